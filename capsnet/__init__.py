@@ -1,0 +1,10 @@
+"""Capsule networks as clustering (Su 2018, archives/4819 and 5112) and the experiment that shows what it is good
+for.
+"""
+
+from capsnet.kmeans import kmeans
+from capsnet.layers import CapsuleLayer
+from capsnet.networks import DigitCapsNet, PooledCNN
+from capsnet.routing import RoutingStep, route, squash
+
+__all__ = ["CapsuleLayer", "DigitCapsNet", "PooledCNN", "RoutingStep", "kmeans", "route", "squash"]

@@ -1,0 +1,107 @@
+"""Digits in a user's own pictures: any size, any number of digits, each read at most once a picture.
+
+python -m capsnet.predict runs/capsnet/mnist-ours-capsules-kmeans-seed0 photo1.png photo2.jpg -o digits.csv
+"""
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor, nn
+
+from capsnet.evaluate import load_run
+from capsnet.figures import class_names
+from capsnet.multidigit import predict
+from trainer import UserError, run_main, write_atomically
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Read the digits in pictures with a trained run; a row a picture, as CSV."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """folder of the run, or a checkpoint in it"""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """pictures, in any format that Pillow reads"""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """CSV file; empty: standard output"""
+    threshold: float = 0.5
+    """class score (0 to 1) above which a digit counts as seen"""
+    short_side: int = 28
+    """pixels that the shorter side of a picture is scaled to (28: a digit and its margin in MNIST); 0: as it is"""
+    ink: Literal["auto", "bright", "dark"] = "auto"
+    """whether digits are brighter or darker than their ground; auto: the rarer brightness is ink"""
+
+
+def read_picture(path: Path, short_side: int = 28, ink: str = "auto") -> Tensor:
+    """A picture as (H, W) uint8 with bright digits on black, its shorter side scaled to ``short_side`` pixels.
+
+    Raises:
+        UserError: not a file, or not a picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            grey = picture.convert("L")
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path}: not a picture that Pillow can read; expected PNG, JPEG or the like") from error
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    if short_side:
+        factor = short_side / min(grey.size)
+        size = (max(1, round(grey.width * factor)), max(1, round(grey.height * factor)))
+        grey = grey.resize(size, Image.Resampling.LANCZOS)
+    pixels = np.asarray(grey)
+    if ink == "dark" or (ink == "auto" and np.median(pixels) > 127):
+        pixels = 255 - pixels
+    return torch.from_numpy(pixels.copy())
+
+
+def read_digits(model: nn.Module, path: Path, settings: Settings) -> Tensor:
+    """Class scores (K,) of one picture."""
+    picture = read_picture(path, settings.short_side, settings.ink)
+    least = model.features.min_size  # type: ignore[union-attr]
+    if min(picture.shape) < least:  # type: ignore[operator]
+        size = f"{picture.shape[1]}x{picture.shape[0]}"
+        raise UserError(
+            f"{path}: {size} pixels, but the network needs at least {least} along each side; try --short-side 28"
+        )
+    return predict(model, picture.unsqueeze(0))[0]
+
+
+def main(argv: Sequence[str] | None = None) -> list[list[str]]:
+    """Write the table; a picture that cannot be read is reported and left out."""
+    settings = tyro.cli(Settings, args=argv, prog="python -m capsnet.predict")
+    if not settings.images:
+        raise UserError("no picture given: name one or more after the run")
+    model, trained, _ = load_run(settings.run)
+    names = class_names(trained["data"])
+    rows = [["file", "digits", *names]]
+    for path in settings.images:
+        try:
+            scores = read_digits(model, path, settings)
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        seen = [name for name, score in zip(names, scores, strict=True) if score > settings.threshold]
+        rows.append([str(path), " ".join(seen), *(f"{score:.4f}" for score in scores)])
+    if len(rows) == 1:
+        raise UserError("none of the pictures could be read")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    if settings.output is None:
+        print(text.getvalue(), end="")
+    else:
+        write_atomically(settings.output, lambda file: file.write(text.getvalue().encode()))
+    return rows
+
+
+if __name__ == "__main__":
+    run_main(main)

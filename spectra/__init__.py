@@ -1,0 +1,16 @@
+"""Spectra of LAMOST and SDSS: read them, simulate them, classify them as star, unknown, galaxy or quasar."""
+
+from spectra.network import SpectraNet
+from spectra.preprocess import Preprocessing
+from spectra.reader import read_index, read_spectrum
+from spectra.spectrum import Spectrum, air_to_vacuum, vacuum_to_air
+
+__all__ = [
+    "Preprocessing",
+    "SpectraNet",
+    "Spectrum",
+    "air_to_vacuum",
+    "read_index",
+    "read_spectrum",
+    "vacuum_to_air",
+]

@@ -1,0 +1,182 @@
+"""`read_spectrum`: one spectrum from any of the files that LAMOST, SDSS, a competition or a colleague hands out."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectra.fits_files import Flags, read_fits
+from spectra.spectrum import Spectrum, Unit, make_spectrum
+from trainer import UserError
+
+# what the columns of a table are called, in any case
+NAMES = {
+    "wavelength": ("wavelength", "wave", "lambda", "lam", "wavelength_vac", "wavelength_vacuum"),
+    "log10": ("loglam", "log_lam", "log_wavelength", "logwave"),
+    "flux": ("flux", "flam", "f_lambda", "intensity", "counts"),
+    "ivar": ("ivar", "inverse_variance", "invvar"),
+    "error": ("error", "err", "sigma", "flux_error", "flux_err", "e_flux", "uncertainty"),
+    "mask": ("mask", "andmask", "and_mask", "flag"),
+}
+COMPETITION_CLASSES = ("star", "unknown", "galaxy", "qso")  # in the article's order
+
+
+def read_spectrum(
+    path: str | Path,
+    *,
+    wavelength: Sequence[float] | np.ndarray | None = None,
+    wavelength_unit: Unit = "angstrom",
+    air: bool = False,
+    flags: Flags = "and",
+) -> Spectrum:
+    """Read a spectrum; the format is told from the content, not from the name alone.
+
+    FITS (LAMOST of any release, SDSS, BOSS; .gz or not); text with columns of wavelength, flux and perhaps ivar or
+    error (comma, tab, semicolon or space, with or without a header); the competition's ``id.txt``, one line of fluxes
+    without an axis; ``.npy`` of (L,), (2, L) or (3, L): flux, or wavelength and flux, or both and ivar; ``.npz`` with
+    arrays of those names.
+
+    Args:
+        path: the file.
+        wavelength: the axis of a file that has none (its pixel numbers are no axis: none is made up).
+        wavelength_unit: of a text or numpy file, or of ``wavelength``: angstrom, nm, um or log10 (of angstrom).
+        air: the wavelengths of a text or numpy file are of air; FITS files say so themselves.
+        flags: which mask of a FITS file counts: ``and`` (flagged in every exposure), ``or`` (in any), ``none``.
+
+    Returns:
+        A `Spectrum` on vacuum wavelengths, or with ``wavelength=None``.
+
+    Raises:
+        UserError: names the file, what is wrong and what was expected.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; expected a spectrum")
+    if flags not in ("and", "or", "none"):
+        raise UserError(f"flags is {flags!r}; expected 'and', 'or' or 'none'")
+    with open(path, "rb") as file:
+        start = file.read(10)
+    name = path.name.lower().removesuffix(".gz")
+    if start.startswith((b"SIMPLE", b"\x1f\x8b")) or name.endswith((".fits", ".fit", ".fits.fz")):
+        if wavelength is not None:
+            raise UserError(f"{path}: a FITS file has its own axis; leave wavelength out")
+        return read_fits(path, flags)
+    columns = _numpy_columns(path) if name.endswith((".npy", ".npz")) else _text_columns(path)
+    unit = wavelength_unit
+    if "log10" in columns:
+        columns["wavelength"], unit = columns.pop("log10"), "log10"
+    if wavelength is not None:
+        columns["wavelength"] = np.asarray(wavelength, np.float64)
+    if "error" in columns and "ivar" not in columns:
+        error = columns["error"]
+        with np.errstate(divide="ignore"):
+            columns["ivar"] = np.where(error > 0, 1 / error**2, 0.0)
+    if "flux" not in columns:
+        raise UserError(f"{path}: no flux in it; expected a column named {' or '.join(NAMES['flux'])}")
+    return make_spectrum(
+        columns["flux"],
+        columns.get("wavelength"),
+        columns.get("ivar"),
+        columns.get("mask"),
+        {"file": str(path), "layout": "table" if "wavelength" in columns else "fluxes", "id": path.stem},
+        air=air,
+        unit=unit,
+    )
+
+
+def _named(columns: Sequence[str]) -> dict[str, int]:
+    """Which column is what; the first that answers to a name."""
+    clean = [re.sub(r"[\[(].*", "", name).strip().lower() for name in columns]
+    return {key: clean.index(n) for key, names in NAMES.items() for n in reversed(names) if n in clean}
+
+
+def _by_position(array: np.ndarray, path: Path) -> dict[str, np.ndarray]:
+    """(L,), or two or three rows (columns) without names."""
+    if array.ndim == 2 and array.shape[0] > array.shape[1]:
+        array = array.T
+    if array.ndim == 1 or (array.ndim == 2 and len(array) == 1):
+        return {"flux": array.ravel()}
+    if array.ndim != 2 or len(array) > 3:
+        raise UserError(f"{path}: shape {array.shape}; expected flux, or wavelength and flux, or both and ivar")
+    return dict(zip(("wavelength", "flux", "ivar"), array, strict=False))
+
+
+def _numpy_columns(path: Path) -> dict[str, Any]:
+    try:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return _by_position(content.astype(np.float64), path)
+        with content:
+            names = _named(content.files)
+            return {key: content[content.files[index]] for key, index in names.items()}
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path}: not a numpy file of numbers ({error})") from error
+
+
+def _text_columns(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: neither FITS, numpy nor UTF-8 text ({error})") from error
+    lines = [line for line in text.splitlines() if line.strip()]
+    header = ""
+    while lines and _is_header(lines[0]):
+        header = lines.pop(0).strip().lstrip("#").strip()
+    lines = [line for line in lines if not line.lstrip().startswith("#")]
+    if not lines:
+        raise UserError(f"{path}: no numbers in it; expected columns, or one line of fluxes")
+    separator = next((s for s in (",", "\t", ";") if s in lines[0]), None)
+    try:
+        if separator is None:
+            table = np.array([line.split() for line in lines], dtype=np.float64)
+        else:
+            table = np.array([line.strip(" " + separator).split(separator) for line in lines], dtype=np.float64)
+    except ValueError as error:
+        raise UserError(f"{path}: a row that is not as many numbers as the first ({error})") from error
+    if header and len(table) > 1:
+        names = _named(next(csv.reader(io.StringIO(header), delimiter=separator or " ", skipinitialspace=True)))
+        if "flux" in names:
+            return {key: table[:, index] for key, index in names.items()}
+        raise UserError(f"{path}: the header is {header!r}; expected a column named {' or '.join(NAMES['flux'])}")
+    return _by_position(table.squeeze(), path) if table.size > 1 else {"flux": table.ravel()}
+
+
+def _is_header(line: str) -> bool:
+    first = re.split(r"[,;\t ]+", line.strip())[0]
+    try:
+        float(first)
+    except ValueError:
+        return True
+    return False
+
+
+def read_index(index: str | Path, folder: str | Path | None = None) -> Iterator[tuple[Path, str]]:
+    """The competition's index: rows ``id,type`` -> the file of each spectrum and its class.
+
+    Args:
+        index: the csv, with its header.
+        folder: of the ``id.txt`` files; None: that of the index.
+
+    Raises:
+        UserError: no such file, another header, a type that is none of star, unknown, galaxy, qso.
+    """
+    index = Path(index)
+    folder = index.parent if folder is None else Path(folder)
+    try:
+        rows = list(csv.reader(io.StringIO(index.read_text(encoding="utf-8-sig"))))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{index}: cannot be read ({error}); expected a csv of id,type") from error
+    if not rows or [cell.strip() for cell in rows[0]][:2] != ["id", "type"]:
+        raise UserError(f"{index}: the first row is {','.join(rows[0]) if rows else 'missing'}; expected id,type")
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) < 2 or row[1].strip() not in COMPETITION_CLASSES:
+            raise UserError(
+                f"{index}, line {number}: {','.join(row)!r}; expected an id and one of {', '.join(COMPETITION_CLASSES)}"
+            )
+        yield folder / f"{row[0].strip()}.txt", row[1].strip()

@@ -6,5 +6,6 @@ from capsnet.kmeans import kmeans
 from capsnet.layers import CapsuleLayer
 from capsnet.networks import DigitCapsNet, PooledCNN
 from capsnet.routing import RoutingStep, route, squash
+from capsnet.sabour import CapsNet
 
-__all__ = ["CapsuleLayer", "DigitCapsNet", "PooledCNN", "RoutingStep", "kmeans", "route", "squash"]
+__all__ = ["CapsNet", "CapsuleLayer", "DigitCapsNet", "PooledCNN", "RoutingStep", "kmeans", "route", "squash"]

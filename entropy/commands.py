@@ -4,8 +4,20 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
 
 from entropy.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes are told in one line, without the page of usage before it."""
+
+    def __init__(self, prog: str, description: str | None = None):
+        super().__init__(prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -40,7 +52,7 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def add_corpus_options(parser: argparse.ArgumentParser) -> None:
+def add_corpus_options(parser: Parser) -> None:
     """The corpus and how to read it."""
     parser.add_argument("corpus", nargs="+", help="UTF-8 text: files or quoted patterns, also .gz and .xz; - is stdin")
     parser.add_argument("--errors", choices=("strict", "replace"), default="strict", help="bytes that are not UTF-8")

@@ -3,24 +3,21 @@ r"""What two lexicons share, and where they differ most.
 python -m entropy.compare a.tsv b.tsv
 """
 
-import argparse
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from entropy.commands import run, table
+from entropy.commands import Parser, positive, run, table
 from entropy.information import description_length, information
 from entropy.lexicon import read_lexicon
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Print the comparison of the command line `argv` and return its figures."""
-    parser = argparse.ArgumentParser(
-        "python -m entropy.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m entropy.compare", __doc__)
     parser.add_argument("first", help="lexicon: word TAB count a line")
     parser.add_argument("second", help="another")
-    parser.add_argument("--top", type=int, default=20, help="words to show of each kind (default 20)")
+    parser.add_argument("--top", type=positive, default=20, help="words to show of each kind (default 20)")
     options = parser.parse_args(argv)
     first, second = read_lexicon(options.first), read_lexicon(options.second)
     figures = compare(first, second)

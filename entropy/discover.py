@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from entropy.commands import add_corpus_options, num_bytes, run, table
+from entropy.commands import Parser, add_corpus_options, num_bytes, run, table
 from entropy.corpus import Corpus
 from entropy.discoverer import WordDiscoverer
 from entropy.errors import UserError
@@ -25,8 +25,8 @@ _EXAMPLES = 12
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the command line `argv`; returns the figures of the summary."""
     options = _parser().parse_args(argv)
-    if not options.output.parent.is_dir():
-        raise UserError(f"--output {options.output}: its folder does not exist; create it first")
+    _check_places(options)
+    held_out = Corpus.from_paths([options.held_out]) if options.held_out else None
     corpus = Corpus.from_paths(options.corpus, errors=options.errors, progress=True)
     discoverer = WordDiscoverer(
         options.min_prob,
@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         raise UserError(f"no word found in {' '.join(options.corpus)}: the text is empty, or the thresholds too high")
     write_lexicon(options.output, discoverer.words_)
     figures = summarize(discoverer)
-    if options.held_out:
-        figures["held-out bits per character"] = held_out_bits(discoverer, Corpus.from_paths([options.held_out]))
+    if held_out:
+        figures["held-out bits per character"] = held_out_bits(discoverer, held_out)
     print(table([(name, f"{value:.4f}" if isinstance(value, float) else value) for name, value in figures.items()]))
     examples = sorted(discoverer.pruned_.items(), key=lambda item: (-item[1], item[0]))[:_EXAMPLES]
     print("pruned, for example:", " ".join(f"{word} ({count:,})" for word, count in examples) or "nothing")
@@ -62,10 +62,21 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     return figures
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m entropy.discover", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _check_places(options: argparse.Namespace) -> None:
+    """What is written has a place before the work begins."""
+    if not options.output.parent.is_dir():
+        raise UserError(f"--output {options.output}: its folder does not exist; create it first")
+    if options.output.is_dir():
+        raise UserError(f"--output {options.output} is a folder: name a file in it")
+    if options.figures:
+        try:
+            options.figures.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise UserError(f"--figures {options.figures}: cannot be made a folder ({fault.strerror})") from None
+
+
+def _parser() -> Parser:
+    parser = Parser("python -m entropy.discover", __doc__)
     add_corpus_options(parser)
     parser.add_argument("-o", "--output", type=Path, default=Path("words.tsv"), help="lexicon to write: word TAB count")
     parser.add_argument(

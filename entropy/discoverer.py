@@ -1,5 +1,6 @@
 """`WordDiscoverer`: a lexicon from raw text by three methods, one interface."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,8 @@ class WordDiscoverer(BaseEstimator):
             raise UserError(f"min_prob, min_pmi and compatible belong to method='entropy', not to {self.method!r}")
         if not 0 <= self.thresholds[0] < 1:
             raise UserError(f"min_prob={self.min_prob!r}: expected a frequency from 0 to below 1, such as 1e-6")
+        if math.isnan(self.thresholds[1]) or math.isnan(self.prune_pmi or 0.0):
+            raise UserError("min_pmi and prune_pmi: expected nats, such as 1, not nan")
         if self.max_length < 0 or self.min_count < 1 or self.sample < 1:
             raise UserError("max_length must be 0 or more, min_count and sample 1 or more")
 

@@ -14,20 +14,17 @@ Parse trees, against CoNLL-U or Penn brackets, by unlabelled F1 (`entropy.trees`
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from entropy.commands import run, table
-from entropy.corpus import Corpus
+from entropy.commands import Parser, run, table
 from entropy.errors import UserError
+from entropy.lexicon import open_text
 from entropy.scoring import Score, score
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Print the table of the command line `argv` and return its figures."""
-    parser = argparse.ArgumentParser(
-        "python -m entropy.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m entropy.evaluate", __doc__)
     parser.add_argument("--gold", metavar="FILE", help="sentences with spaces between words")
     parser.add_argument(
         "--lexicon", metavar="TSV", help="words and counts, from entropy.discover: segment the gold text with it"
@@ -87,7 +84,8 @@ def _cells(result: Score) -> tuple[object, ...]:
 
 
 def _sentences(path: str) -> list[list[str]]:
-    sentences = [line.split() for line in Corpus.from_paths([Path(path)]).lines()]
+    with open_text(path) as file:
+        sentences = [line.removeprefix("\ufeff").split() for line in file]
     if not any(sentences):
         raise UserError(f"{path}: no words in it; expected sentences with spaces between words")
     return sentences

@@ -8,7 +8,6 @@ probability mix among those of its class, both by count. The log-probability is 
 
 from __future__ import annotations
 
-import argparse
 import math
 import random
 from collections import Counter
@@ -16,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from entropy.commands import positive, run
+from entropy.commands import Parser, positive, run
 from entropy.errors import UserError
 from entropy.slots import Filler, Slot, SlotClasses
 from entropy.template_file import format_template, is_trivial, read_templates
@@ -99,9 +98,7 @@ class Generator:
 
 def main(argv: Sequence[str] | None = None) -> list[Sample]:
     """Print sentences with their log-probability and template."""
-    parser = argparse.ArgumentParser(
-        "python -m entropy.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m entropy.generate", __doc__)
     parser.add_argument("templates", help="file that entropy.templates wrote")
     parser.add_argument("slots", help="file that entropy.templates --slots wrote")
     parser.add_argument("-n", "--num", type=positive, default=10, help="sentences (default 10)")

@@ -83,5 +83,17 @@ def open_text(path: str | PathLike) -> Iterator[TextIO]:
             yield file
     except OSError as fault:
         raise UserError(f"{path}: cannot be read ({fault.strerror}): check the name") from None
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{path}, {_first_invalid(Path(path).read_bytes())}: not valid UTF-8; convert the file"
+        ) from None
+
+
+def _first_invalid(data: bytes) -> str:
+    """Where in a whole file decoding fails; a stream's own error counts from the piece that it had in hand."""
+    try:
+        data.decode("utf-8")
     except UnicodeDecodeError as fault:
-        raise UserError(f"{path}, byte offset {fault.start}: not valid UTF-8; convert the file") from None
+        line = data.count(b"\n", 0, fault.start) + 1
+        return f"line {line}, byte offset {fault.start}"
+    return "changed while it was read"

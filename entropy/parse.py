@@ -6,7 +6,6 @@ r"""Parse sentences with templates.
 Without --words the sentence is cut at the words of the templates; what lies between two of them is one word.
 """
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
-from entropy.commands import run
+from entropy.commands import Parser, run
 from entropy.errors import UserError
 from entropy.lexicon import atomic_write
 from entropy.parser import TemplateParser
@@ -67,9 +66,7 @@ def _lines(file: BinaryIO) -> Iterator[str]:
 
 def main(argv: Sequence[str] | None = None) -> list[Node]:
     """Print or write the trees of the command line `argv`, and return them."""
-    parser = argparse.ArgumentParser(
-        "python -m entropy.parse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m entropy.parse", __doc__)
     add = parser.add_argument
     add("templates", help="template TAB count a line, from entropy.templates")
     add("sentences", nargs="*", help="sentences (default: the lines of standard input)")

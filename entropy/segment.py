@@ -4,7 +4,6 @@ python -m entropy.segment words.tsv corpus.txt -o segmented.txt
 zcat news.gz | python -m entropy.segment words.tsv - | head
 """
 
-import argparse
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
-from entropy.commands import add_corpus_options, run
+from entropy.commands import Parser, add_corpus_options, run
 from entropy.corpus import Corpus, num_workers
 from entropy.lexicon import atomic_write
 from entropy.segmenter import UnigramSegmenter
@@ -22,9 +21,7 @@ _BATCH = 1 << 18  # characters
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Segment the corpus of the command line `argv`; returns the number of lines."""
-    parser = argparse.ArgumentParser(
-        "python -m entropy.segment", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m entropy.segment", __doc__)
     parser.add_argument("lexicon", help="word TAB count a line, from entropy.discover or jieba's dictionary")
     add_corpus_options(parser)
     parser.add_argument("-o", "--output", type=Path, help="file to write (default: standard output)")

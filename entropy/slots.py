@@ -10,7 +10,6 @@ and slots with like vectors form a class.
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from entropy.commands import positive, run, table
+from entropy.commands import Parser, positive, run, table
 from entropy.errors import UserError
 from entropy.lexicon import atomic_write, open_text
 from entropy.parser import TemplateParser
@@ -208,9 +207,7 @@ def clauses(texts: Iterable[Sequence[str]]) -> Iterator[list[str]]:
 
 def main(argv: Sequence[str] | None = None) -> list[tuple[Slot, int]]:
     """Print the slots that a word fills, and how far each one's fillers can stand in the most frequent of them."""
-    parser = argparse.ArgumentParser(
-        "python -m entropy.slots", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m entropy.slots", __doc__)
     parser.add_argument("slots", help="file that entropy.templates --slots wrote")
     parser.add_argument("word", nargs="+", help="a word, or the words of a longer filler")
     parser.add_argument("--top", type=positive, default=20, help="slots to print (default 20)")

@@ -7,7 +7,6 @@ Method "entropy" of `WordDiscoverer`; the lexicon equals that of one process. Pa
 (.gz included); Spark replaces bytes that are not UTF-8. On a cluster this package has to be installed on the workers.
 """
 
-import argparse
 import os
 import shutil
 import sys
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from entropy.characters import NUM_CODE_POINTS, word_characters
-from entropy.commands import run, table
+from entropy.commands import Parser, run, table
 from entropy.counting import PairCounter
 from entropy.cutting import Cutter, count_pieces, strong_pairs
 from entropy.discoverer import WordDiscoverer
@@ -51,6 +50,8 @@ def session(master: str | None = None) -> "SparkSession":
     home = os.environ.get("JAVA_HOME")
     if not shutil.which("java") and not (home and Path(home, "bin", "java").exists()):
         raise UserError("Spark needs Java 17 or later: install a JDK, or set JAVA_HOME to the one you have")
+    from pyspark.errors import PySparkException
+
     builder = SparkSession.builder.appName("entropy.spark")
     builder = builder.config("spark.ui.showConsoleProgress", str(sys.stderr.isatty()).lower())
     if master:
@@ -62,7 +63,11 @@ def session(master: str | None = None) -> "SparkSession":
             )
             builder = builder.config("spark.ui.enabled", "false").config("spark.driver.host", "localhost")
             builder = builder.config("spark.sql.shuffle.partitions", 4)  # of the default 200 most would be empty
-    return builder.getOrCreate()
+    builder = builder.config("spark.log.level", "ERROR")  # a warning of Spark's is a hundred lines of Java
+    try:
+        return builder.getOrCreate()
+    except PySparkException as fault:
+        raise UserError(f"Spark does not start with master {master!r} ({str(fault).splitlines()[0]})") from None
 
 
 def fit(discoverer: WordDiscoverer, spark: "SparkSession", path: str | list[str]) -> WordDiscoverer:
@@ -173,9 +178,7 @@ def _frequent(found: "DataFrame", min_prob: float) -> Sequences:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the command line `argv`; returns the figures of the summary."""
-    parser = argparse.ArgumentParser(
-        "python -m entropy.spark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m entropy.spark", __doc__)
     parser.add_argument("corpus", nargs="+", help="paths or patterns that Spark reads as text")
     parser.add_argument("-o", "--output", type=Path, default=Path("words.tsv"), help="lexicon: word TAB count")
     parser.add_argument("--master", help="such as local[2] or yarn (default: what spark-submit says)")
@@ -184,6 +187,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--compatible", action="store_true", help="repeat nlp-zero 0.1.6, defects included")
     options = parser.parse_args(argv)
     discoverer = WordDiscoverer(options.min_prob, options.min_pmi, method="entropy", compatible=options.compatible)
+    discoverer.check()  # what can be said before Spark starts
+    if not options.output.parent.is_dir():
+        raise UserError(f"--output {options.output}: its folder does not exist; create it first")
     spark = session(options.master)
     try:
         fit(discoverer, spark, options.corpus)

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from entropy.commands import add_corpus_options, num_bytes, positive, run, table
+from entropy.commands import Parser, add_corpus_options, num_bytes, positive, run, table
 from entropy.corpus import Corpus, num_workers
 from entropy.errors import UserError
 from entropy.parser import TemplateParser
@@ -218,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> MiningReport:
         _check_master(options)
     corpus = Corpus([]) if options.master else Corpus.from_paths(options.corpus, errors=options.errors, progress=True)
     miner = TemplateMiner(
-        _segment(options, corpus),
+        None,
         options.window,
         options.min_prob,
         options.min_pmi,
@@ -230,6 +230,8 @@ def main(argv: Sequence[str] | None = None) -> MiningReport:
         workers=options.workers,
         progress=True,
     )
+    miner.check()  # before the words are looked for
+    miner.segment = _segment(options, corpus)
     if options.master:
         from entropy import spark, template_spark
 
@@ -297,10 +299,8 @@ def _write_slots(options: argparse.Namespace, corpus: Corpus, miner: TemplateMin
             print(f"class {label}: {'; '.join(slots)}: {' '.join(words)}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m entropy.templates", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser() -> Parser:
+    parser = Parser("python -m entropy.templates", __doc__)
     add_corpus_options(parser)
     add = parser.add_argument
     add("-o", "--output", type=Path, default=Path("templates.tsv"), help="file to write: template TAB count")

@@ -3,7 +3,10 @@
 import gzip
 import importlib.util
 import json
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -27,10 +30,13 @@ def test_missing_java_or_package(monkeypatch):
         entropy_spark.session("local[1]")
 
 
-@pytest.mark.skipif(
+needs_spark = pytest.mark.skipif(
     not (shutil.which("java") and all(map(importlib.util.find_spec, ("pyspark", "pyarrow", "pandas")))),
     reason="needs Java and the extra [spark]: pyspark, pyarrow, pandas",
 )
+
+
+@needs_spark
 def test_same_lexicon_as_one_process(tmp_path):
     with gzip.open(GOLDEN, "rt", encoding="utf-8") as file:
         texts = json.load(file)["corpus"]
@@ -54,3 +60,22 @@ def test_same_lexicon_as_one_process(tmp_path):
                 entropy_spark.fit(WordDiscoverer(), session, str(tmp_path / "part0.txt"))
         finally:
             session.stop()
+
+
+@needs_spark
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--master", "nowhere"], "error: Spark does not start with master 'nowhere'"),
+        (["--master", "local[1]", "-o", "no/w.tsv"], "error: --output no/w.tsv: its folder does not exist"),
+        (["--master", "local[1]", "--min-prob", "3"], "error: min_prob=3.0: expected a frequency"),
+    ],
+)
+def test_a_mistake_is_told_without_a_traceback(tmp_path, options, message):
+    (tmp_path / "c.txt").write_text("天地玄黄\n", encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "entropy.spark", "c.txt", *options]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(message)
+    assert "Traceback" not in done.stderr

@@ -97,6 +97,7 @@ def test_templates_find_their_own_words(tmp_path):
         (templates, ["empty.txt", "-o", "no/t.tsv"], "folder does not exist"),
         (templates, ["empty.txt", "-o", "."], ". is a folder"),
         (parse, ["good.tsv", "-o", ".", "我"], ". is a folder"),
+        (templates, ["c.txt", "--window", "0"], "window=0: expected a whole number"),  # before the words are found
         (templates, ["-", "--segmented", "--slots", "s.tsv"], "name files instead of -"),
         (templates, ["c.txt", "--master", "local"], "--master goes with --words or --segmented"),
         (templates, ["c.txt", "--segmented", "--master", "local", "--prune"], "--prune does not go with --master"),
@@ -113,6 +114,7 @@ def test_mistakes_name_what_is_wrong(tmp_path, monkeypatch, command, arguments, 
     Path("good.tsv").write_text("X 呢\t10\n", encoding="utf-8")
     Path("alone.tsv").write_text("X\t10\n", encoding="utf-8")
     Path("empty.txt").write_text("", encoding="utf-8")
+    Path("c.txt").write_text("我爱你\n", encoding="utf-8")
     with pytest.raises(UserError, match=re.escape(message)) as error:
         command.main(arguments)
     assert "\n" not in str(error.value)

@@ -96,22 +96,35 @@ def test_score_by_hand():
             "error: min_prob, min_pmi and compatible belong",
         ),
         (["discover", "good.txt", "-o", "no/w.tsv"], "error: --output no/w.tsv: its folder does not exist"),
+        (["discover", "good.txt", "-o", "."], "error: --output . is a folder"),
+        (["discover", "good.txt", "--figures", "empty.txt"], "error: --figures empty.txt: cannot be made a folder"),
+        (["discover", "good.txt", "--held-out", "none.txt"], "error: corpus 'none.txt': no such file"),
+        (["discover", "good.txt", "--min-pmi", "nan"], "error: min_pmi and prune_pmi: expected nats"),
+        (["discover", "good.txt", "--workers", "0"], "error: workers=0: expected 1 or more"),
+        (["discover", "good.txt", "--flag"], "error: unrecognized arguments: --flag; see python -m entropy.discover"),
+        (["discover", "good.txt", "--memory", "much"], "error: argument --memory: 'much': expected a size"),
         (["segment", "none.tsv", "good.txt"], "error: none.tsv: cannot be read"),
+        (["segment", "late.tsv", "good.txt"], "error: late.tsv, line 3001, byte offset 18000: not valid UTF-8"),
         (["evaluate"], "error: nothing to compare"),
-        (["compare", "bad.txt", "good.txt"], "error: bad.txt, byte offset 0: not valid UTF-8"),
+        (["evaluate", "--gold", "bad.txt", "--lexicon", "w.tsv"], "error: bad.txt, line 1, byte offset 0: not valid"),
+        (["compare", "bad.txt", "good.txt"], "error: bad.txt, line 1, byte offset 0: not valid UTF-8"),
+        (["compare", "good.txt", "good.txt", "--top", "-5"], "error: argument --top: '-5': expected a whole number"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, command, message):
     (tmp_path / "bad.txt").write_bytes(b"\xff\n")
     (tmp_path / "empty.txt").write_bytes(b"")
     (tmp_path / "good.txt").write_text("天地玄黄\n", encoding="utf-8")
+    (tmp_path / "w.tsv").write_text("天地\t3\n", encoding="utf-8")
+    (tmp_path / "late.tsv").write_bytes("词\t3\n".encode() * 3000 + b"\xff\t2\n")  # past a reader's first piece
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", command)
     main = {"discover": discover, "segment": segment, "evaluate": evaluate, "compare": compare}[command[0]].main
     with pytest.raises(SystemExit) as stopped:
         run(main)
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.strip().splitlines()[-1].startswith(message)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(message)
 
 
 def test_standard_input_and_output(tmp_path):

@@ -1,0 +1,202 @@
+r"""Digits as the two Hinton papers show them, made here from MNIST and never stored: placed, overlapping, distorted.
+
+One class places digits on a canvas at whole pixels:
+
+=============================  ============================================  =======================================
+``PLACEMENTS["mnist"]``        28x28, moved by up to 2 pixels each way       training (Sabour et al. 2017, section 4)
+``PLACEMENTS["multimnist"]``   36x36, two digits of different classes, each  MultiMNIST (section 6)
+                               moved by up to 4 pixels each way, added up
+``PLACEMENTS["affnist"]``      40x40, anywhere                               what the affNIST test trains on
+=============================  ============================================  =======================================
+
+`affine` makes the affNIST-like test set, with affNIST's published ranges (Tieleman 2013).
+
+Shapes: ``N`` digits of the set, ``B`` batch, ``n`` digits in an image, ``S`` side of the canvas in pixels.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from capsnet.data import NUM_CLASSES, Digits
+
+AFFNIST_SIZE = 40
+ROTATION, SHEAR, SCALE = 20.0, 0.2, 0.2  # degrees; shift per unit of height; relative, each axis for itself
+CHUNK = 1000  # images distorted at a time
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How digits are put on a canvas."""
+
+    size: int
+    """pixels, of both sides of the canvas"""
+    shift: int
+    """pixels: each digit moves from the centre by -shift .. shift along both axes; what leaves the canvas is lost"""
+    count: int = 1
+    """digits an image: 1, or 2 of different classes"""
+
+
+PLACEMENTS = {"mnist": Placement(28, 2), "multimnist": Placement(36, 4, 2), "affnist": Placement(40, 6)}
+
+
+class PlacedDigits(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Digits on canvases, drawn anew each epoch from seed and epoch alone (so a resumed run sees the same images).
+
+    A list of indices gives a batch: images (B, 1, S, S) in [0, 1], labels (B, n), and each digit alone on its canvas
+    (B, n, 1, S, S), which is what the decoder is to draw. The first digit is the index's own; its partner is any digit
+    of another class of the same set.
+
+    Args:
+        digits: the set.
+        placement: see `Placement`.
+        seed: of moves and partners.
+        fixed: the same draw in every epoch, for tests.
+
+    Raises:
+        ValueError: two digits are asked for, but the set holds one class alone.
+    """
+
+    def __init__(self, digits: Digits, placement: Placement, seed: int = 0, fixed: bool = False) -> None:
+        if placement.count == 2 and len(digits.labels.unique()) < 2:
+            raise ValueError("pairs of different classes need digits of two classes at least")
+        self.digits, self.placement, self.seed, self.fixed = digits, placement, seed, fixed
+        self.epoch = -1
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the epoch's partners and moves."""
+        epoch = 0 if self.fixed else epoch
+        if epoch == self.epoch:
+            return
+        self.epoch = epoch
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        own = torch.arange(len(self))
+        if self.placement.count == 2:
+            self.members = torch.stack([own, _partners(self.digits.labels, generator)], dim=1)  # (N, n)
+        else:
+            self.members = own.unsqueeze(1)
+        shape = (*self.members.shape, 2)
+        reach = self.placement.shift
+        self.moves = torch.randint(-reach, reach + 1, shape, generator=generator)  # (N, n, 2): down, across
+
+    def __len__(self) -> int:
+        return len(self.digits)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        images, labels, alone = self.__getitems__([index])
+        return images[0], labels[0], alone[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        index = torch.as_tensor(indices)
+        members = self.members[index]  # (B, n)
+        alone = place(self.digits.images[members], self.moves[index], self.placement.size)  # (B, n, S, S)
+        alone = alone.float().unsqueeze(2) / 255
+        return alone.sum(dim=1).clamp(max=1.0), self.digits.labels[members], alone
+
+
+def place(images: Tensor, moves: Tensor, size: int) -> Tensor:
+    """Put images on black canvases, from the centre by so many pixels down and across; what leaves them is lost.
+
+    Shape: images (B, n, H, W), moves (B, n, 2) -> (B, n, size, size).
+    """
+    batch, count, height, width = images.shape
+    reach = int(moves.abs().max()) if moves.numel() else 0
+    top, left = (size - height) // 2, (size - width) // 2
+    pad = [left + reach, size - width - left + reach, top + reach, size - height - top + reach]
+    canvas = F.pad(images, pad)  # (B, n, size + 2 reach, size + 2 reach)
+    axis = torch.arange(size) + reach
+    rows = (axis - moves[..., :1]).unsqueeze(3)  # (B, n, size, 1)
+    columns = (axis - moves[..., 1:]).unsqueeze(2)  # (B, n, 1, size)
+    image, digit = torch.arange(batch).view(-1, 1, 1, 1), torch.arange(count).view(1, -1, 1, 1)
+    return canvas[image, digit, rows, columns]
+
+
+def _partners(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """For each of the (N,) labels the index of a digit of another class, every such digit as likely as the others."""
+    by_class = labels.argsort(stable=True)  # (N,), the classes one after the other
+    sizes = torch.bincount(labels, minlength=NUM_CLASSES)
+    starts = sizes.cumsum(0) - sizes
+    own = sizes[labels]
+    draw = torch.rand(len(labels), generator=generator, dtype=torch.float64)
+    place_in_rest = (draw * (len(labels) - own)).long()
+    skip = place_in_rest >= starts[labels]  # the rest is what stands before and after the own class
+    return by_class[place_in_rest + torch.where(skip, own, 0)]
+
+
+def frame_overlap(moves: Tensor, side: int = 28) -> Tensor:
+    """Share of a digit's 28x28 frame that its partner's frame covers, (M, 2, 2) moves -> (M,)."""
+    apart = (moves[:, 0] - moves[:, 1]).abs()  # (M, 2)
+    return (1 - apart / side).clamp(min=0).prod(dim=1)
+
+
+def affine(digits: Digits, seed: int = 0, size: int = AFFNIST_SIZE) -> Digits:
+    r"""affNIST-like test images: each digit once, distorted, somewhere on a canvas of 40x40.
+
+    affNIST's ranges, all uniform: rotation by -20 to 20 degrees, shear by -0.2 to 0.2 (0.2 leans by a fifth of the
+    height), each axis scaled by 0.8 to 1.2 for itself; then a place drawn among all at which the whole of the ink fits.
+
+    *Deviation:* places are whole pixels, and the published set itself (32 variants an image) is not reproduced.
+
+    Args:
+        digits: images (N, H, W) uint8.
+        seed: of the distortions.
+        size: side of the canvas in pixels.
+
+    Returns:
+        Digits with images (N, size, size) uint8 and the same labels.
+
+    Raises:
+        ValueError: the distorted ink of a digit does not fit the canvas.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.rand(len(digits), 6, generator=generator)
+    parts = []
+    starts = range(0, len(digits), CHUNK)
+    for start in tqdm(starts, desc="affine digits", disable=len(starts) < 5, leave=False):
+        rows = slice(start, start + CHUNK)
+        centred = _distort(digits.images[rows], draws[rows, :4], 2 * size)
+        parts.append(_drop(centred, draws[rows, 4:], size))
+    return Digits(torch.cat(parts), digits.labels)
+
+
+def _distort(images: Tensor, draws: Tensor, size: int) -> Tensor:
+    """Rotate, shear and scale about the centre: (M, H, W) uint8, (M, 4) in [0, 1) -> (M, size, size) uint8."""
+    angle, shear, tall, wide = (2 * draws - 1).unbind(1)
+    angle, shear = angle * math.radians(ROTATION), shear * SHEAR
+    tall, wide = 1 + tall * SCALE, 1 + wide * SCALE
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    # where a pixel of the canvas comes from: undo the scaling, then the shear, then the rotation
+    rows = [
+        torch.stack([cos / wide, (sin - cos * shear) / tall, zero], dim=1),
+        torch.stack([-sin / wide, (cos + sin * shear) / tall, zero], dim=1),
+    ]
+    matrix = torch.stack(rows, dim=1) * (size / images.shape[-1])  # both frames span -1 .. 1
+    grid = F.affine_grid(matrix, [len(images), 1, size, size], align_corners=False)
+    moved = F.grid_sample(images.unsqueeze(1).float(), grid, align_corners=False)
+    return moved.squeeze(1).round().clamp(0, 255).to(torch.uint8)
+
+
+def _drop(images: Tensor, draws: Tensor, size: int) -> Tensor:
+    """Cut a frame of ``size`` around the ink of each image, at a place drawn by (M, 2) in [0, 1)."""
+    starts = []
+    for axis, draw in ((2, draws[:, 0]), (1, draws[:, 1])):  # rows have ink where the maximum over columns has
+        ink = images.amax(dim=axis) > 0  # (M, 2 size)
+        first = ink.int().argmax(dim=1)
+        last = ink.shape[1] - 1 - ink.flip(1).int().argmax(dim=1)
+        last = torch.where(ink.any(dim=1), last, first)  # a black image fits anywhere
+        free = size - (last - first + 1)
+        if (free < 0).any():
+            raise ValueError(f"affine: the ink of a digit is wider than the canvas of {size} pixels")
+        earliest = last - size + 1
+        start = earliest + (draw * (free + 1)).long()
+        starts.append(start.clamp(0, images.shape[1] - size))
+    frame = torch.arange(size)
+    rows, columns = starts[0][:, None, None] + frame[:, None], starts[1][:, None, None] + frame
+    return images[torch.arange(len(images))[:, None, None], rows, columns]

@@ -1,0 +1,165 @@
+"""The images of the two Hinton papers, against plain loops and their published statistics."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from capsnet import data
+from capsnet.hinton_data import (
+    AFFNIST_SIZE,
+    PLACEMENTS,
+    PlacedDigits,
+    Placement,
+    _distort,
+    affine,
+    frame_overlap,
+    place,
+)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> data.Digits:
+    return data.load("digits", "train", tmp_path_factory.mktemp("none"))
+
+
+@given(st.integers(3, 9), st.integers(1, 6), st.integers(1, 6), st.integers(0, 4), st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_place_equals_loops(size, height, width, reach, seed):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (2, 2, height, width), generator=generator, dtype=torch.uint8)
+    moves = torch.randint(-reach, reach + 1, (2, 2, 2), generator=generator)
+    expected = torch.zeros(2, 2, size, size, dtype=torch.uint8)
+    top, left = (size - height) // 2, (size - width) // 2
+    for b in range(2):
+        for n in range(2):
+            for y in range(height):
+                for x in range(width):
+                    row, column = top + y + int(moves[b, n, 0]), left + x + int(moves[b, n, 1])
+                    if 0 <= row < size and 0 <= column < size:
+                        expected[b, n, row, column] = images[b, n, y, x]
+    assert torch.equal(place(images, moves, size), expected)
+
+
+@pytest.mark.parametrize("name", list(PLACEMENTS))
+def test_batches_hold_what_they_say(digits, name):
+    placement = PLACEMENTS[name]
+    dataset = PlacedDigits(digits, placement, seed=3)
+    images, labels, alone = dataset.__getitems__([5, 0, 700])
+    size, count = placement.size, placement.count
+    assert images.shape == (3, 1, size, size)
+    assert labels.shape == (3, count)
+    assert alone.shape == (3, count, 1, size, size)
+    assert torch.equal(labels[:, 0], digits.labels[torch.tensor([5, 0, 700])])
+    torch.testing.assert_close(images, alone.sum(dim=1).clamp(max=1))
+    assert images.max() <= 1
+    single = dataset[700]
+    assert all(torch.equal(a, b[2]) for a, b in zip(single, (images, labels, alone), strict=True))
+    if name != "mnist":  # nothing is lost: as much ink as the digit has
+        ink = digits.images[5].float().sum() / 255
+        torch.testing.assert_close(alone[0, 0].sum(), ink)
+
+
+def test_every_epoch_is_another_draw_of_seed_and_epoch_alone(digits):
+    first, again, other = (PlacedDigits(digits, PLACEMENTS["multimnist"], seed=s) for s in (1, 1, 2))
+    first.set_epoch(3)
+    first.set_epoch(1)
+    again.set_epoch(1)
+    other.set_epoch(1)
+    assert torch.equal(first.moves, again.moves)
+    assert torch.equal(first.members, again.members)
+    assert not torch.equal(first.moves, other.moves)
+    again.set_epoch(2)
+    assert not torch.equal(first.moves, again.moves)
+    fixed = PlacedDigits(digits, PLACEMENTS["multimnist"], seed=1, fixed=True)
+    moves = fixed.moves
+    fixed.set_epoch(5)
+    assert torch.equal(fixed.moves, moves)
+
+
+def test_partners_are_of_another_class_and_any_of_them(digits):
+    labels = torch.tensor([0, 0, 1, 2, 2, 2])
+    tiny = data.Digits(digits.images[:6], labels)
+    seen = set()
+    dataset = PlacedDigits(tiny, Placement(36, 4, 2))
+    for epoch in range(200):
+        dataset.set_epoch(epoch)
+        own, partner = dataset.members.T
+        assert torch.equal(own, torch.arange(6))
+        assert (labels[own] != labels[partner]).all()
+        seen |= set(zip(own.tolist(), partner.tolist(), strict=True))
+    assert seen == {(i, j) for i in range(6) for j in range(6) if labels[i] != labels[j]}
+    with pytest.raises(ValueError, match="two classes at least"):
+        PlacedDigits(data.Digits(digits.images[:2], labels[:2]), PLACEMENTS["multimnist"])
+
+
+def test_multimnist_frames_overlap_by_80_per_cent_on_average():
+    """The exact mean of the published moves: along an axis two uniform -4..4 differ by 80/27, so (1 - 80/27/28)^2."""
+    axis = torch.arange(-4, 5)
+    first, second = torch.cartesian_prod(axis, axis, axis, axis).unflatten(1, (2, 2)).unbind(1)
+    mean = frame_overlap(torch.stack([first, second], dim=1)).mean().item()
+    assert mean == pytest.approx((1 - 80 / 27 / 28) ** 2, abs=1e-6)
+    assert round(mean, 2) == 0.80
+    assert frame_overlap(torch.tensor([[[0, 0], [14, 0]], [[4, -4], [4, -4]]])).tolist() == [0.5, 1.0]
+
+
+def test_moves_are_uniform_within_their_reach(digits):
+    moves = PlacedDigits(digits, PLACEMENTS["affnist"]).moves.flatten()
+    counts = torch.bincount(moves + 6, minlength=13)
+    assert len(counts) == 13
+    expected = len(moves) / 13
+    assert ((counts - expected).abs() < 5 * math.sqrt(expected)).all()  # five deviations of a Poisson count
+
+
+def test_affine_keeps_all_ink_in_the_frame_and_is_seeded(digits):
+    part = digits[:400]
+    found = affine(part, seed=1)
+    assert found.images.shape == (400, AFFNIST_SIZE, AFFNIST_SIZE)
+    assert found.images.dtype == torch.uint8
+    assert torch.equal(found.labels, part.labels)
+    assert torch.equal(found.images, affine(part, seed=1).images)
+    assert not torch.equal(found.images, affine(part, seed=2).images)
+    ratio = found.images.flatten(1).float().sum(1) / part.images.flatten(1).float().sum(1)
+    assert 0.6 < ratio.min() < 0.75  # an area scale of 0.8^2 = 0.64 at least,
+    assert 1.3 < ratio.max() < 1.5  # 1.2^2 = 1.44 at most, within the rounding of pixels
+    assert abs(ratio.mean() - 1) < 0.03
+
+
+def test_affine_fills_the_whole_canvas(digits):
+    """Ink comes to every edge, so no place that fits is left out, and none lies outside."""
+    images = affine(digits[:400]).images > 0
+    for edge in (images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]):
+        assert edge.any()
+
+
+def test_distortions_have_the_published_extremes():
+    """A cross of one vertical and one horizontal bar under the largest draw of each kind alone."""
+    image = torch.zeros(1, 28, 28, dtype=torch.uint8)
+    image[:, 4:24, 13:15] = 255
+
+    def bar(draws):
+        ys, xs = (_distort(image, torch.tensor([draws]), 80)[0] > 127).nonzero().float().unbind(1)
+        return ys - 39.5, xs - 39.5
+
+    ys, xs = bar([0.5, 0.5, 0.5, 0.5])
+    assert (ys.min(), ys.max(), xs.min(), xs.max()) == (-9.5, 9.5, -0.5, 0.5)
+    ys, xs = bar([1.0, 0.5, 0.5, 0.5])
+    slope = (ys * xs).sum() / (ys * ys).sum()
+    assert abs(slope) == pytest.approx(math.tan(math.radians(20)), abs=0.03)
+    ys, xs = bar([0.5, 1.0, 0.5, 0.5])
+    slope = (ys * xs).sum() / (ys * ys).sum()
+    assert abs(slope) == pytest.approx(0.2, abs=0.03)
+    ys, _ = bar([0.5, 0.5, 1.0, 0.5])
+    assert ys.max() - ys.min() + 1 == pytest.approx(24, abs=1)
+    _, xs = bar([0.5, 0.5, 0.5, 0.0])
+    assert xs.max() - xs.min() + 1 == 2  # 1.6 pixels wide
+
+
+def test_affine_refuses_what_cannot_fit_and_keeps_black_images():
+    black = data.Digits(torch.zeros(2, 28, 28, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
+    assert affine(black).images.max() == 0
+    white = data.Digits(torch.full((1, 28, 28), 255, dtype=torch.uint8), torch.zeros(1, dtype=torch.long))
+    with pytest.raises(ValueError, match="wider than the canvas of 20 pixels"):
+        affine(white, size=20)

@@ -51,12 +51,12 @@ def test_resume_reaches_the_same_weights(run, tmp_path, monkeypatch):
     arguments = [*SMALL, "--task", "multimnist", "--out", str(tmp_path), "--name", "cut", "--checkpoint-steps", "3"]
     whole = train_sabour.Trainer._train_step
 
-    def stop_after_five(self, batch, bar):
-        if self.progress.global_step == 5:
+    def stop_after_three(self, batch, bar):
+        if self.progress.global_step == 3:
             raise KeyboardInterrupt
         whole(self, batch, bar)
 
-    monkeypatch.setattr(train_sabour.Trainer, "_train_step", stop_after_five)
+    monkeypatch.setattr(train_sabour.Trainer, "_train_step", stop_after_three)
     with pytest.raises(KeyboardInterrupt):
         train_sabour.main(arguments)
     monkeypatch.undo()

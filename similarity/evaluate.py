@@ -1,0 +1,108 @@
+"""Ask held-out groups again: retrieval scores of a trained encoder, beside a character tf-idf of the same pool.
+
+python -m similarity.evaluate runs/similarity/made-up-faithful-am_softmax-mask-seed0
+python -m similarity.evaluate runs/similarity/NAME --data other.tsv --part all     # groups that it never saw
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+import tyro
+from torch.utils.tensorboard import SummaryWriter
+
+from similarity.data import load_split
+from similarity.encoder import SentenceEncoder
+from similarity.groups import Groups
+from similarity.retrieval import Retrieval, neighbour_table, retrieve
+from similarity.text import normalize
+from trainer import UserError, load_checkpoint, run_main, write_json
+
+PROJECTED = 2000  # sentences in TensorBoard's projector
+SHOWN = 20  # rows of the neighbour table
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Print the retrieval scores of a trained run."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """folder of the run"""
+    data: tuple[Path, ...] = ()
+    """other files of groups or pairs; none: those of the run. A group with a sentence of the training files is left
+    out"""
+    part: Literal["test", "validation", "all"] = "test"
+    """of the files; all: every group, which only makes sense for files that the run was not trained on"""
+    neighbours: int = 5
+    """rows of nearest neighbours that are printed"""
+
+
+def pool_vectors(encoder: SentenceEncoder, pool: Groups) -> torch.Tensor:
+    return torch.as_tensor(encoder.encode(pool.sentences, convert_to_tensor=True))
+
+
+def pool_scores(encoder: SentenceEncoder, pool: Groups) -> dict[str, float]:
+    """top1, top5, top10, mrr, map_r and roc_auc of the pool's groups."""
+    return retrieve(pool_vectors(encoder, pool), pool.labels).scores()
+
+
+def report(encoder: SentenceEncoder, pool: Groups, writer: SummaryWriter | None = None) -> dict[str, float]:
+    """Score the pool, print its table, and give TensorBoard the vectors and the neighbours of some sentences."""
+    vectors = pool_vectors(encoder, pool)
+    found = retrieve(vectors, pool.labels)
+    values = found.scores()
+    print(table(found, len(pool)))
+    if writer is not None:
+        sentences = pool.sentences
+        queries = np.linspace(0, len(sentences) - 1, min(SHOWN, len(sentences))).astype(int).tolist()
+        writer.add_text("neighbours", neighbour_table(sentences, vectors, pool.labels, queries))
+        writer.add_embedding(vectors[:PROJECTED], metadata=[s.replace("\t", " ") for s in sentences[:PROJECTED]])
+    return values
+
+
+def table(found: Retrieval, groups: int) -> str:
+    values = found.scores()
+    head = f"{len(found.first_rank):,} questions of {groups:,} groups, each asked among all others\n"
+    return head + "\n".join(f"{name:>8} {value:7.4f}" for name, value in values.items())
+
+
+def unseen(pool: Groups, seen: Groups) -> Groups:
+    """The pool's groups that share no sentence with `seen`."""
+    known = {normalize(sentence) for sentence in [*seen.sentences, *seen.singles]}
+    kept = [group for group in pool if not any(normalize(sentence) in known for sentence in group)]
+    return Groups(kept, [sentence for sentence in pool.singles if normalize(sentence) not in known])
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Evaluate a run; writes evaluation.json beside metrics.json."""
+    settings = tyro.cli(Settings, args=argv, prog="python -m similarity.evaluate")
+    encoder = SentenceEncoder.load(settings.run)
+    trained = load_checkpoint(settings.run / "best.pt")["settings"]
+    shares = trained["validation_share"], trained["test_share"]
+    own = load_split([Path(path) for path in trained["data"]], *shares, progress=not settings.data)
+    if settings.part == "all" and not settings.data:
+        raise UserError("--part all without --data would ask the training groups; name other files")
+    parts = load_split(settings.data, *shares) if settings.data else own
+    if settings.part == "all":
+        groups = [*parts.train, *parts.validation, *parts.test]
+        pool = Groups(groups, [*parts.train.singles, *parts.validation.singles, *parts.test.singles])
+    else:
+        pool = parts.test if settings.part == "test" else parts.validation
+    if settings.data:
+        before = len(pool)
+        pool = unseen(pool, own.train)
+        print(f"{before - len(pool)} of {before} groups left out: they share a sentence with the training groups")
+        if not pool.groups:
+            raise UserError("no group left that the run was not trained on")
+    values = report(encoder, pool)
+    queries = np.linspace(0, len(pool.sentences) - 1, settings.neighbours).astype(int).tolist()
+    print(neighbour_table(pool.sentences, pool_vectors(encoder, pool), pool.labels, queries))
+    write_json(settings.run / "evaluation.json", values)
+    return values
+
+
+if __name__ == "__main__":
+    run_main(main)

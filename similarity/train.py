@@ -1,0 +1,251 @@
+r"""Train a sentence encoder on groups of synonyms (Su 2018, archives/5743: "GRU + AM-Softmax sentence similarity").
+
+    python -m similarity.train                                           # made-up questions, the article's network
+    python -m similarity.train --data bq.tsv atec.tsv --padding original    # its code to the letter
+    python -m similarity.train --data bq.tsv atec.tsv --recipe ours
+
+Results, minutes and hardware of these commands: README.md. Groups are split whole into training, validation and test;
+validation chooses the epoch, the test groups are asked once, at the end. In the article a group is a class and the
+classifier is thrown away afterwards; our recipe needs no classes: each sentence of a batch has to find its fellow among
+all others of the batch, under the same losses.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer, lr_scheduler
+
+from losses import MarginSoftmaxHead, a_softmax, am_softmax, arc_face, normalized_softmax, simpler_a_softmax
+from similarity.data import GroupPairs, LabelledSentences, load_split
+from similarity.encoder import Architecture, SentenceEncoder
+from similarity.evaluate import pool_scores, report
+from similarity.groups import Split
+from similarity.optimizer import RowAdagrad
+from similarity.text import Vocabulary
+from trainer import (
+    EpochBatches,
+    Progress,
+    Run,
+    RunSettings,
+    Trainer,
+    load_checkpoint,
+    parse,
+    run_main,
+    seed_everything,
+    world,
+)
+from trainer.keras_training import keras_init_
+
+LossName = Literal["normalized_softmax", "am_softmax", "simpler_a_softmax", "a_softmax", "arc_face"]
+LOSSES = {f.__name__: f for f in (normalized_softmax, am_softmax, simpler_a_softmax, a_softmax, arc_face)}
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "faithful": {},
+    # Chosen on validation groups; benchmarks/similarity_groups.py ablation changes one thing at a time.
+    "ours": {
+        "objective": "pairs",
+        "epochs": 3,
+        "batch_size": 512,
+        "lr": 0.1,
+        "schedule": "linear",
+        "scale": 20.0,
+        "margin": 0.1,
+        "min_count": 2,
+        "neighbours": 32,
+        "architecture": Architecture(dim=512, hidden=0, max_length=64, buckets=1 << 17, ngram_drop=0.1),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Settings(RunSettings):
+    """Train a sentence encoder on groups of synonyms."""
+
+    recipe: Literal["faithful", "ours"] = "faithful"
+    """which defaults the other flags start from: the article's, or this repository's own"""
+    data: tuple[Path, ...] = ()
+    """files of groups or of labelled pairs (README, Data); none: made-up questions"""
+    validation_share: float = 0.05
+    """part of the groups that chooses the epoch"""
+    test_share: float = 0.1
+    """part of the groups that is asked once, at the end"""
+    min_count: int = 5
+    """times that a character has to occur in the training part to have an id"""
+    batch_size: int = 100
+    """sentences a step (objective classes), or groups, two sentences each (objective pairs)"""
+    epochs: int = 25
+    """passes over the training data"""
+    objective: Literal["classes", "pairs"] = "classes"
+    """classes: a group is a class with a vector, as in the article; pairs: find the fellow inside the batch"""
+    loss: LossName = "am_softmax"
+    """of the margin softmax family; normalized_softmax is the one without a margin"""
+    scale: float = 30.0
+    """s, by which cosines are multiplied"""
+    margin: float = 0.35
+    """m, of am_softmax and arc_face"""
+    chunk_size: int = 8192
+    """classes of the head that are computed at a time; 0: all at once"""
+    sample_rate: float = 1.0
+    """share of the classes that a step uses (Partial FC)"""
+    sub_centers: int = 1
+    """vectors of a class, of which the nearest counts"""
+    neighbours: int = 0
+    """objective pairs: similar groups that are put into a batch together; 0: none"""
+    lr: float = 1e-3
+    """learning rate; of Adam, and with an n-gram bag of the bag's Adagrad"""
+    schedule: Literal["constant", "linear"] = "constant"
+    """of the learning rate, by step; linear: down to 0"""
+    final: Literal["test", "validation"] = "test"
+    """what the scores at the end are of; validation: the test groups stay unseen, for choices between settings"""
+    architecture: Architecture = field(default_factory=Architecture)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("validation_share", "test_share"):
+            self.require(0 < getattr(self, name) < 0.5, name, "between 0 and 0.5")
+        for name in ("min_count", "sub_centers"):
+            self.require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("lr", "scale"):
+            self.require(getattr(self, name) > 0, name, "positive")
+        self.require(0 < self.sample_rate <= 1, "sample_rate", "above 0 and up to 1")
+        self.require(self.chunk_size >= 0, "chunk_size", "0 or more")
+        self.require(self.neighbours >= 0, "neighbours", "0 or more")
+        self.require(self.objective == "classes" or self.batch_size > 1, "batch_size", "at least 2 with pairs")
+
+    @property
+    def run_name(self) -> str:
+        """Folder of the run, unless --name says otherwise."""
+        data = "-".join(path.name.split(".")[0] for path in self.data) or "made-up"
+        return f"{data}-{self.recipe}-{self.loss}-{self.architecture.padding}-seed{self.seed}"
+
+    @property
+    def loss_options(self) -> dict[str, float]:
+        """Scale, and the margin of the losses that have one."""
+        return {"scale": self.scale, **({"margin": self.margin} if self.loss in ("am_softmax", "arc_face") else {})}
+
+
+class EncoderWithLoss(nn.Module):
+    """What is trained: the encoder and, for classes, the head. A batch -> terms of the loss."""
+
+    def __init__(self, encoder: SentenceEncoder, head: MarginSoftmaxHead | None, settings: Settings) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+        self.loss, self.options = LOSSES[settings.loss], settings.loss_options
+
+    def forward(self, ids: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        vectors = self.encoder(ids)
+        if self.head is not None:
+            return {"loss": self.head(vectors, labels)}
+        return in_batch_terms(vectors.float(), self.loss, self.options)
+
+
+def in_batch_terms(vectors: Tensor, loss: Any, options: Mapping[str, float]) -> dict[str, Tensor]:
+    r"""Each of 2G sentences has to find its fellow among the other 2G - 1 (van den Oord et al. 2018 with a margin).
+
+    Args:
+        vectors: (2G, D), row i and row G + i fellows.
+
+    Returns:
+        The loss, a mean over all 2G sentences, and how many of them found their fellow.
+    """
+    count = len(vectors)
+    cosine = vectors @ vectors.T  # (2G, 2G)
+    cosine = cosine.masked_fill(torch.eye(count, dtype=torch.bool, device=vectors.device), -1.0)  # not itself
+    fellow = torch.arange(count, device=vectors.device).roll(count // 2)
+    return {"loss": loss(cosine, fellow, **options), "found": (cosine.argmax(dim=1) == fellow).float().mean()}
+
+
+def build(settings: Settings, parts: Split) -> tuple[EncoderWithLoss, Vocabulary]:
+    """Network and head with their first weights."""
+    train = parts.train
+    vocabulary = Vocabulary.fit([*train.sentences, *train.singles], settings.min_count)
+    encoder = SentenceEncoder(vocabulary, settings.architecture)
+    keras_init_(encoder)  # the article's learning rate was chosen for these
+    if encoder.bag is not None:
+        texts = [*train.sentences, *train.singles]
+        ids, width = vocabulary.encode, settings.architecture.max_length
+        encoder.bag.weigh_([ids(texts[i : i + 4096], width) for i in range(0, len(texts), 4096)])
+    if settings.objective == "pairs":
+        return EncoderWithLoss(encoder, None, settings), vocabulary
+    options = {"sub_centers": settings.sub_centers, "sample_rate": settings.sample_rate, **settings.loss_options}
+    head = MarginSoftmaxHead(
+        encoder.dim,
+        len(train),
+        settings.loss,
+        settings.chunk_size or None,
+        unit_columns="projected",
+        **options,  # type: ignore[arg-type]
+    )
+    return EncoderWithLoss(encoder, head, settings), vocabulary
+
+
+def optimizers(settings: Settings, model: EncoderWithLoss, steps: int) -> tuple[Optimizer, lr_scheduler.LRScheduler]:
+    optimizer: Optimizer
+    if model.encoder.bag is not None:
+        optimizer = RowAdagrad(model.parameters(), settings.lr)
+    else:
+        optimizer = Adam(model.parameters(), settings.lr, eps=1e-7, fused=True)
+    if model.head is not None:
+        optimizer.register_step_post_hook(lambda *_: model.head.project_())  # type: ignore[union-attr]
+    if settings.schedule == "linear":
+        return optimizer, lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / steps))
+    return optimizer, lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Train, then test the best epoch; returns what metrics.json holds."""
+    settings = parse(Settings, argv, "python -m similarity.train", RECIPES)
+    with world(settings.device) as place:
+        run = Run(settings, "similarity", settings.run_name, place)
+        seed_everything(settings.seed)
+
+        parts = load_split(settings.data, settings.validation_share, settings.test_share, place.is_main)
+        model, vocabulary = build(settings, parts)
+        width, seed = settings.architecture.max_length, settings.seed
+        dataset: LabelledSentences | GroupPairs
+        if settings.objective == "classes":
+            dataset = LabelledSentences(parts.train, vocabulary, width)
+            by_length = settings.architecture.padding == "mask"
+            order = dataset.order(seed, settings.batch_size, by_length)
+        else:
+            dataset = GroupPairs(parts.train, vocabulary, width, seed)
+            firsts = [group[0] for group in parts.train] if settings.neighbours else []
+            vectors = model.encoder.encode(firsts, convert_to_tensor=True)
+            order = dataset.order(seed, torch.as_tensor(vectors), settings.neighbours)
+        batches = EpochBatches(order, settings.batch_size, place)
+
+        model = model.to(place.device)
+        if place.is_main:
+            count = sum(p.numel() for p in model.encoder.parameters())
+            print(f"{count:,} parameters, {len(parts.train):,} training groups; split {parts.sha256()}; {run.folder}")
+        optimizer, scheduler = optimizers(settings, model, settings.epochs * len(batches))
+
+        def loss_terms(model: nn.Module, batch: list[Tensor]) -> dict[str, Tensor]:
+            return model(*batch)
+
+        def validate(model: nn.Module) -> dict[str, float]:
+            return pool_scores(model.encoder, parts.validation)  # type: ignore[arg-type]
+
+        def score(values: dict[str, float]) -> tuple[float, ...]:
+            return values["top1"], values["mrr"]
+
+        trainer = Trainer(run, model, optimizer, scheduler, dataset, batches, loss_terms)
+        progress = trainer.fit(validate, score)
+        return test(run, model, settings, progress, parts) if place.is_main else {}
+
+
+def test(run: Run, model: EncoderWithLoss, settings: Settings, progress: Progress, parts: Split) -> dict[str, Any]:
+    """Load the best epoch, write encoder.pt, ask the held-out groups once, write figures and metrics.json."""
+    model.load_state_dict(load_checkpoint(run.best, type(model).__name__)["model"])
+    model.encoder.save(run.folder / "encoder.pt")
+    pool = parts.validation if settings.final == "validation" else parts.test
+    values = report(model.encoder, pool, run.writer)
+    best = {f"validation_{name}": value for name, value in progress.best["values"].items()}
+    return run.finish({**values, **best, "best_epoch": progress.best["epoch"]}, parts.sha256())
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -48,7 +48,7 @@ def read(path: Path) -> Groups:
     Raises:
         UserError: not readable, of no known layout, or a line that does not fit; names file and line.
     """
-    lines = _lines(path)
+    lines = numbered_lines(path)
     first = next(lines, None)
     if first is None:
         raise UserError(f"{path}: empty; expected group_id TAB sentence, or sentence1 TAB sentence2 TAB label")
@@ -73,7 +73,7 @@ def load(paths: Iterable[Path]) -> Groups:
     return groups
 
 
-def _lines(path: Path) -> Numbered:
+def numbered_lines(path: Path) -> Numbered:
     """Line number from 1, line without its end; empty lines are passed over."""
     try:
         content = path.read_bytes()

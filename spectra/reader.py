@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from spectra.fits_files import Flags, read_fits
-from spectra.spectrum import Spectrum, Unit, make_spectrum
+from spectra.spectrum import CLASSES, Spectrum, Unit, make_spectrum
 from trainer import UserError
 
 # what the columns of a table are called, in any case
@@ -22,7 +22,6 @@ NAMES = {
     "error": ("error", "err", "sigma", "flux_error", "flux_err", "e_flux", "uncertainty"),
     "mask": ("mask", "andmask", "and_mask", "flag"),
 }
-COMPETITION_CLASSES = ("star", "unknown", "galaxy", "qso")  # in the article's order
 
 
 def read_spectrum(
@@ -175,8 +174,8 @@ def read_index(index: str | Path, folder: str | Path | None = None) -> Iterator[
     if not rows or [cell.strip() for cell in rows[0]][:2] != ["id", "type"]:
         raise UserError(f"{index}: the first row is {','.join(rows[0]) if rows else 'missing'}; expected id,type")
     for number, row in enumerate(rows[1:], start=2):
-        if len(row) < 2 or row[1].strip() not in COMPETITION_CLASSES:
+        if len(row) < 2 or row[1].strip() not in CLASSES:
             raise UserError(
-                f"{index}, line {number}: {','.join(row)!r}; expected an id and one of {', '.join(COMPETITION_CLASSES)}"
+                f"{index}, line {number}: {','.join(row)!r}; expected an id and one of {', '.join(CLASSES)}"
             )
         yield folder / f"{row[0].strip()}.txt", row[1].strip()

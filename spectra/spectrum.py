@@ -11,6 +11,8 @@ from trainer import UserError
 Array = np.ndarray
 Unit = Literal["angstrom", "nm", "um", "log10"]
 
+CLASSES = ("star", "unknown", "galaxy", "qso")  # in the article's order
+SURVEY_SHARES = (0.9155, 0.0709, 0.0108, 0.0028)  # of them among the competition's 483,851 training spectra
 OPTICAL = (800.0, 30_000.0)  # angstrom: what a spectrum with stars, galaxies and quasars in it can begin and end at
 FACTORS = {"angstrom": 1.0, "nm": 10.0, "um": 1e4}
 

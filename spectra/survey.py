@@ -1,0 +1,201 @@
+"""A labelled survey on disk: memory-mapped arrays, written a chunk at a time, read a batch at a time.
+
+    FOLDER/flux.npy ivar.npy    (N, P) float32, ivar zero where masked
+    FOLDER/labels.npy           (N,) int64: 0 star, 1 unknown, 2 galaxy, 3 qso
+    FOLDER/redshift.npy snr.npy kind.npy
+    FOLDER/survey.json          axis, number, where it came from, sha256 of the fluxes
+
+Real spectra, of which a header or an index tells the class, are brought into the same form:
+
+    python -m spectra.survey data/competition --index first_train_index.csv --folder first_train_data
+    python -m spectra.survey data/real --files 'lamost/*.fits.gz' 'sdss/*.fits.gz'
+"""
+
+import glob
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from spectra.preprocess import Preprocessing
+from spectra.reader import read_index, read_spectrum
+from spectra.spectrum import CLASSES, Spectrum
+from trainer import UserError, run_main, write_json
+
+Array = np.ndarray
+ARRAYS = ("flux", "ivar", "labels", "redshift", "snr", "kind")
+TYPES: dict[str, Any] = {"labels": np.int64, "kind": "<U12"}  # the others are float32
+
+
+class SurveyWriter:
+    """Fills the arrays of a folder from chunks.
+
+    Args:
+        folder: made if need be; an older survey in it is replaced.
+        num: spectra that will come.
+        wavelength: (P,) their common axis; an integer: pixels without one.
+    """
+
+    def __init__(self, folder: Path, num: int, wavelength: Array | int) -> None:
+        self.folder, self.num, self.done = folder, num, 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "survey.json").unlink(missing_ok=True)  # a survey is complete when this file is there
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error})") from error
+        pixels = wavelength if isinstance(wavelength, int) else len(wavelength)
+        self.axis: dict[str, Any] = {"pixels": pixels}
+        if not isinstance(wavelength, int):
+            logs = np.log10(wavelength)
+            self.axis |= {"first": round(float(logs[0]), 9), "step": round(float(logs[1] - logs[0]), 9)}
+        self.arrays = {name: self._open(name, (num, pixels) if name in ("flux", "ivar") else (num,)) for name in ARRAYS}
+        self.hash = hashlib.sha256()
+
+    def _open(self, name: str, shape: tuple[int, ...]) -> Array:
+        try:
+            return np.lib.format.open_memmap(
+                self.folder / f"{name}.npy", mode="w+", dtype=TYPES.get(name, np.float32), shape=shape
+            )
+        except OSError as error:
+            raise UserError(f"{self.folder / name}.npy: cannot be written ({error})") from error
+
+    def add(self, chunk: Mapping[str, Array]) -> None:
+        """Append a chunk: an array for each of `ARRAYS`."""
+        end = self.done + len(chunk["labels"])
+        for name in ARRAYS:
+            self.arrays[name][self.done : end] = chunk[name]
+        self.hash.update(self.arrays["flux"][self.done : end].tobytes())
+        self.hash.update(self.arrays["labels"][self.done : end].tobytes())
+        self.done = end
+
+    def finish(self, source: Mapping[str, Any]) -> None:
+        """Flush, and write survey.json last."""
+        for array in self.arrays.values():
+            array.flush()  # type: ignore[attr-defined]
+        content = {"num": self.done, "axis": self.axis, "classes": CLASSES, **source, "sha256": self.hash.hexdigest()}
+        write_json(self.folder / "survey.json", content)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSurvey:
+    """A survey's arrays, mapped and not read: see `ARRAYS`; ``wavelength`` is None for pixels without an axis."""
+
+    folder: Path
+    flux: Array
+    ivar: Array
+    labels: Array
+    redshift: Array
+    snr: Array
+    kind: Array
+    wavelength: Array | None
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def open_survey(folder: Path) -> StoredSurvey:
+    """Map the arrays of a folder.
+
+    Raises:
+        UserError: no survey there, one that was not finished, or arrays that do not belong together.
+    """
+    if not (folder / "survey.json").is_file():
+        raise UserError(
+            f"{folder}: no survey there (no survey.json); make one: python -m spectra.simulate {folder} --num 20000"
+        )
+    try:
+        about = json.loads((folder / "survey.json").read_text(encoding="utf-8"))
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+        axis, num = about["axis"], about["num"]
+        wavelength = 10 ** (axis["first"] + axis["step"] * np.arange(axis["pixels"])) if "first" in axis else None
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder}: a survey that cannot be read ({error}); make it anew") from error
+    for name, array in arrays.items():
+        expected = (num, axis["pixels"]) if name in ("flux", "ivar") else (num,)
+        if array.shape != expected:
+            raise UserError(f"{folder / name}.npy: shape {array.shape}; survey.json says {expected}")
+    return StoredSurvey(folder, **arrays, wavelength=wavelength, sha256=about["sha256"])
+
+
+def median_snr(spectrum: Spectrum) -> float:
+    """Median S/N a pixel of the usable pixels; nan without errors."""
+    if spectrum.ivar is None or spectrum.mask.all():
+        return float("nan")
+    good = ~spectrum.mask
+    return float(np.median(spectrum.flux[good] * np.sqrt(spectrum.ivar[good])))
+
+
+def labelled_files(patterns: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    """FITS files and the class their own header gives, in lower case; files of another class are an error."""
+    paths = sorted(Path(name) for pattern in patterns for name in glob.glob(pattern, recursive=True))
+    if not paths:
+        raise UserError(f"no file fits {' '.join(patterns)}")
+    for path in paths:
+        yield path, ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Bring spectra of known class into the form that training and evaluation read."""
+
+    out: Annotated[Path, tyro.conf.Positional]
+    """folder to write"""
+    files: tuple[str, ...] = ()
+    """FITS files, or patterns in quotes; the class is that of their header"""
+    index: Path | None = None
+    """the competition's csv of id,type"""
+    folder: Path | None = None
+    """of the competition's id.txt files; empty: that of the index"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read every file; what cannot be read is reported and left out."""
+    settings = tyro.cli(Settings, args=argv, prog="python -m spectra.survey")
+    if (settings.index is None) == (not settings.files):
+        raise UserError("give either --files or --index")
+    if settings.index is not None:
+        pairs = list(read_index(settings.index, settings.folder))
+    else:
+        pairs = list(labelled_files(settings.files))
+    grid = Preprocessing(step=1e-4, size=3908)
+    rows: list[dict[str, Any]] = []
+    for path, name in tqdm(pairs, desc="reading", leave=False):
+        try:
+            rows.append(_row(path, name, None if settings.index is not None else grid))
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    sizes = {len(row["flux"]) for row in rows}
+    if len(sizes) != 1:
+        raise UserError(f"spectra of {sorted(sizes) or 'no'} pixels; expected all of one length")
+    writer = SurveyWriter(settings.out, len(rows), grid.wavelength if settings.index is None else sizes.pop())
+    writer.add({name: np.array([row[name] for row in rows]) for name in ARRAYS})
+    writer.finish({"source": str(settings.index or " ".join(settings.files))})
+    print(f"{settings.out}: {len(rows)} spectra")
+
+
+def _row(path: Path, name: str, grid: Preprocessing | None) -> dict[str, Any]:
+    spectrum = read_spectrum(path)
+    name = name or str(spectrum.meta.get("class", "")).strip().lower()
+    if name not in CLASSES:
+        raise UserError(f"{path}: its header says class {name!r}; expected one of {', '.join(CLASSES)}")
+    flux, ivar = spectrum.flux, np.where(spectrum.mask, 0, 1) if spectrum.ivar is None else spectrum.ivar
+    if grid is not None:
+        assert spectrum.wavelength is not None  # FITS files have one
+        values, errors, _ = grid.resample(spectrum.wavelength, flux[None], ivar[None], ~spectrum.mask[None])
+        flux, ivar = values[0], errors[0]
+    return {
+        "flux": flux, "ivar": ivar, "labels": CLASSES.index(name), "redshift": spectrum.meta.get("z", np.nan),
+        "snr": median_snr(spectrum), "kind": str(spectrum.meta.get("subclass", ""))[:12],
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -128,7 +128,7 @@ class FaqIndex:
         if len(answers) != len(questions):
             raise UserError(f"{len(questions)} questions, but {len(answers)} answers")
         vectors = np.asarray(self.encoder.encode(list(questions)))
-        for number in np.flatnonzero(~vectors.any(axis=1)):
+        for number in np.flatnonzero(~vectors.any(axis=1)).tolist():
             raise UserError(f"question {number + 1}, {questions[number]!r}, is empty")
         ids = np.arange(self.next_id, self.next_id + len(questions))
         self.next_id += len(questions)
@@ -166,7 +166,7 @@ class FaqIndex:
         segment.faiss = FaissVectors(segment.vectors.exact)
 
     @overload
-    def search(self, text: str, top_k: int = ..., threshold: float | None = ...) -> list[Match]: ...
+    def search(self, text: str, top_k: int = ..., threshold: float | None = ...) -> list[Match]: ...  # type: ignore[overload-overlap]
     @overload
     def search(self, text: Sequence[str], top_k: int = ..., threshold: float | None = ...) -> list[list[Match]]: ...
     def search(
@@ -231,7 +231,7 @@ class FaqIndex:
         vectors = np.concatenate(
             [np.asarray(s.vectors.exact[s.alive], np.float32) for s in self.segments] or [np.empty((0, 1), np.float32)]
         )
-        answers = [s.answers[row] or None for s in self.segments for row in np.flatnonzero(s.alive)]
+        answers = [s.answers[row] or None for s in self.segments for row in np.flatnonzero(s.alive).tolist()]
         trials = leave_one_out(vectors, answers, unanswerable_share)
         self.calibration = Calibration.fit(trials, precision, unanswerable_share, method)
         return self.calibration

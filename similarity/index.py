@@ -196,7 +196,7 @@ COMMANDS: dict[Any, Any] = {Build: build, Add: change, Remove: change, Search: s
 
 
 def main(argv: Sequence[str] | None = None) -> Any:
-    settings = tyro.cli(Build | Add | Remove | Search | Serve, args=argv, prog="python -m similarity.index")  # type: ignore[call-overload]
+    settings = tyro.cli(Build | Add | Remove | Search | Serve, args=argv, prog="python -m similarity.index")
     return COMMANDS[type(settings)](settings)
 
 

@@ -1,8 +1,8 @@
 """A small local HTTP service of the standard library: a page to type a question, and the same as JSON.
 
     GET /                                  the page
-    GET /search?q=怎么还款&k=5&threshold=0.6    {"question", "threshold", "matches": [{id, question, answer, score, ..}]}
-    POST /search {"q": .., "k": .., "threshold": ..}    the same
+    GET /search?q=怎么还款&k=5&threshold=0.6  {"question", "threshold", "matches": [{id, question, answer, ..}]}
+    POST /search {"q": .., "k": .., "threshold": ..}  the same
 
 It is meant for one machine: no accounts, no encryption. Put it behind a proxy that has them before others reach it.
 """
@@ -35,7 +35,7 @@ def answer(index: FaqIndex, fields: dict[str, Any]) -> dict[str, Any]:
     try:
         count = int(fields.get("k", 5))
         given = fields.get("threshold")
-        threshold = None if given in (None, "") else float(given)  # type: ignore[arg-type]
+        threshold = None if given in (None, "") else float(given)
     except (TypeError, ValueError):
         raise UserError("k is a whole number and threshold a number") from None
     if not 1 <= count <= MOST_MATCHES:

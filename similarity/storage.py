@@ -57,7 +57,7 @@ def write(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, Sequence
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Manifest and arrays, each mapped read-only where it lies in the file.
+    """Manifest and arrays, each mapped where it lies; writing to one does not reach the file.
 
     Raises:
         UserError: missing, cut short, or not written by `write`.
@@ -92,7 +92,7 @@ def _mapped(path: Path, info: zipfile.ZipInfo) -> np.ndarray:
         raise ValueError(f"{info.filename} is not as long as its shape {shape} says")
     if 0 in shape:
         return np.empty(shape, dtype)  # nothing can be mapped of nothing
-    return np.memmap(path, dtype, "r", offset, shape)
+    return np.memmap(path, dtype, "c", offset, shape)  # private: torch wants writable memory, the file stays as it is
 
 
 @contextlib.contextmanager

@@ -113,8 +113,7 @@ class Vectors:
         while len(open_):
             asked = queries[open_]
             coarse, candidates = self._scan(asked, size, alive)  # (Q, M)
-            flat = torch.from_numpy(np.asarray(self.exact[candidates.numpy().ravel()], np.float32))
-            exact = torch.einsum("qmd,qd->qm", flat.view(*candidates.shape, -1), asked)
+            exact = torch.einsum("qmd,qd->qm", torch.from_numpy(self.exact[candidates.numpy()]), asked)
             best, place = exact.topk(k, dim=1)
             scores[open_], rows[open_] = best, candidates.gather(1, place)
             bound = self.error * asked.norm(dim=1) + 1e-6  # and what float32 sums lose

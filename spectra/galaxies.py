@@ -39,7 +39,9 @@ def gaussian_kernel(sigma: float) -> Array:
 
 
 def smooth(rows: Array, sigma: float) -> Array:
-    """Rows convolved with a Gaussian of sigma pixels; ends are held."""
+    """Rows convolved with a Gaussian of sigma pixels; ends are held. From 8 pixels on, three boxes in its place."""
+    if sigma > 8:
+        return _boxes(rows, sigma)
     kernel = gaussian_kernel(sigma).astype(rows.dtype)
     reach = len(kernel) // 2
     padded = np.pad(rows, ((0, 0), (reach, reach)), mode="edge")
@@ -47,6 +49,16 @@ def smooth(rows: Array, sigma: float) -> Array:
     for i, weight in enumerate(kernel):  # a few dozen shifted sums beat a call a row
         total += weight * padded[:, i : i + rows.shape[1]]
     return total
+
+
+def _boxes(rows: Array, sigma: float) -> Array:
+    """Three running means whose variances add up to sigma squared: a Gaussian to a few percent."""
+    reach = round((np.sqrt(4 * sigma**2 + 1) - 1) / 2)  # a box of n = 2 r + 1 pixels has the variance (n^2 - 1) / 12
+    for _ in range(3):
+        padded = np.pad(rows.astype(np.float64), ((0, 0), (reach + 1, reach)), mode="edge")
+        total = np.cumsum(padded, axis=1)
+        rows = ((total[:, 2 * reach + 1 :] - total[:, : -2 * reach - 1]) / (2 * reach + 1)).astype(rows.dtype)
+    return rows
 
 
 class GalaxyModel:

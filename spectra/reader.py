@@ -124,9 +124,10 @@ def _text_columns(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: neither FITS, numpy nor UTF-8 text ({error})") from error
     lines = [line for line in text.splitlines() if line.strip()]
-    header = ""
+    header, comment = "", True
     while lines and _is_header(lines[0]):
-        header = lines.pop(0).strip().lstrip("#").strip()
+        line = lines.pop(0).strip()
+        header, comment = line.lstrip("#").strip(), line.startswith("#")
     lines = [line for line in lines if not line.lstrip().startswith("#")]
     if not lines:
         raise UserError(f"{path}: no numbers in it; expected columns, or one line of fluxes")
@@ -138,11 +139,12 @@ def _text_columns(path: Path) -> dict[str, Any]:
             table = np.array([line.strip(" " + separator).split(separator) for line in lines], dtype=np.float64)
     except ValueError as error:
         raise UserError(f"{path}: a row that is not as many numbers as the first ({error})") from error
-    if header and len(table) > 1:
+    if header:
         names = _named(next(csv.reader(io.StringIO(header), delimiter=separator or " ", skipinitialspace=True)))
         if "flux" in names:
             return {key: table[:, index] for key, index in names.items()}
-        raise UserError(f"{path}: the header is {header!r}; expected a column named {' or '.join(NAMES['flux'])}")
+        if not comment:
+            raise UserError(f"{path}: the header is {header!r}; expected a column named {' or '.join(NAMES['flux'])}")
     return _by_position(table.squeeze(), path) if table.size > 1 else {"flux": table.ravel()}
 
 

@@ -5,8 +5,21 @@ for.
 from capsnet.em_routing import em_routing
 from capsnet.kmeans import kmeans
 from capsnet.layers import CapsuleLayer
+from capsnet.matrix import MatrixCapsNet, MatrixCapsuleConv2d
 from capsnet.networks import DigitCapsNet, PooledCNN
 from capsnet.routing import RoutingStep, route, squash
 from capsnet.sabour import CapsNet
 
-__all__ = ["CapsNet", "CapsuleLayer", "DigitCapsNet", "PooledCNN", "RoutingStep", "em_routing", "kmeans", "route", "squash"]
+__all__ = [
+    "CapsNet",
+    "CapsuleLayer",
+    "DigitCapsNet",
+    "MatrixCapsNet",
+    "MatrixCapsuleConv2d",
+    "PooledCNN",
+    "RoutingStep",
+    "em_routing",
+    "kmeans",
+    "route",
+    "squash",
+]

@@ -1,0 +1,207 @@
+r"""Matrix capsules (Hinton, Sabour & Frosst 2018; Su 2018c, archives/5155): the layers and the paper's network.
+
+A capsule has a pose, a 4x4 matrix, and an activation between 0 and 1. Its vote for a parent is its pose times a matrix
+that is learned, :math:`V_{ij} = P_i W_{ij}`, the same at every position; parents are found by EM routing.
+
+    model = MatrixCapsNet(64, 8, 16, 16, num_classes=5, in_channels=2)     # the paper's smaller network for smallNORB
+    activations = model(images)                                            # (B, 5)
+
+Shapes: ``B`` batch, ``H, W`` positions, ``K`` kinds of capsules in, ``C`` kinds out, ``O`` classes. Capsules at
+positions are held as poses (B, H, W, K, 4, 4) and activations (B, H, W, K).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from capsnet.em_routing import EMStep, em_routing, inverse_temperatures
+from capsnet.window_routing import Windows, conv_windows, route_windows, whole_map
+
+
+class _MatrixLayer(nn.Module):
+    """Matrices, betas and inverse temperatures of a layer."""
+
+    def __init__(self, places: int, in_caps: int, out_caps: int, num_iters: int, final_temperature: float) -> None:
+        super().__init__()
+        if num_iters < 1:
+            raise ValueError(f"num_iters must be at least 1 (1 is the weighted mean), got {num_iters}")
+        self.in_caps, self.out_caps, self.num_iters = in_caps, out_caps, num_iters
+        self.final_temperature = final_temperature
+        self.weight = nn.Parameter(torch.empty(places, in_caps, out_caps, 4, 4))
+        self.beta_u = nn.Parameter(torch.full((out_caps,), 15.0))  # activations begin near a half
+        self.beta_a = nn.Parameter(torch.zeros(out_caps))
+        nn.init.normal_(
+            self.weight, std=1.0
+        )  # means of votes are smaller than votes; with this, poses keep their size from layer to layer
+
+    def schedule(self, windows: Windows) -> list[float]:
+        """Inverse temperatures that suit the layer: the cost grows with the children a parent has to itself."""
+        share = windows.children_per_parent * self.in_caps / self.out_caps
+        return inverse_temperatures(self.num_iters, self.final_temperature / share)
+
+    def route(
+        self, poses: Tensor, activations: Tensor, windows: Windows, offsets: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Poses (B, H', W', C, 4, 4) and activations (B, H', W', C); float32 also under autocast."""
+        batch = len(poses)
+        with torch.autocast(poses.device.type, enabled=False):
+            dtype = self.weight.dtype
+            flat = poses.to(dtype).reshape(batch, -1, self.in_caps, 16)
+            active = activations.to(dtype).reshape(batch, -1, self.in_caps)
+            shared = (self.weight, self.beta_u, self.beta_a, windows, self.schedule(windows), offsets)
+            mean, active = route_windows(flat, active, *shared)
+        rows, columns = windows.size
+        return mean.view(batch, rows, columns, self.out_caps, 4, 4), active.view(batch, rows, columns, self.out_caps)
+
+    def check(self, poses: Tensor, activations: Tensor) -> None:
+        name = type(self).__name__
+        if poses.dim() != 6 or poses.shape[3:] != (self.in_caps, 4, 4):
+            raise ValueError(f"{name}: expected poses (B, H, W, {self.in_caps}, 4, 4), got {tuple(poses.shape)}")
+        if activations.shape != poses.shape[:4]:
+            expected = tuple(poses.shape[:4])
+            raise ValueError(f"{name}: expected activations {expected}, got {tuple(activations.shape)}")
+
+
+class MatrixCapsuleConv2d(_MatrixLayer):
+    r"""Convolutional matrix capsules: every parent position routes the window of children below it, with the same
+    matrices everywhere, and a child chooses among all parents of all positions that see it.
+
+    *Deviation:* the inverse temperature of the paper has no published values; the official code's schedule is used,
+    with ``final_temperature`` over the number of children a parent has to itself, so that one value suits every layer.
+
+    Args:
+        in_caps, out_caps: kinds of capsules.
+        kernel_size, stride: of the window; no padding.
+        num_iters: see `capsnet.em_routing`.
+        final_temperature: what the inverse temperature would tend to.
+
+    Shape: poses (B, H, W, in_caps, 4, 4), activations (B, H, W, in_caps) -> the same with H', W' and out_caps.
+
+    Raises:
+        ValueError: other shapes, or fewer positions than the window has.
+    """
+
+    def __init__(
+        self,
+        in_caps: int,
+        out_caps: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        *,
+        num_iters: int = 3,
+        final_temperature: float = 1.0,
+    ) -> None:
+        super().__init__(kernel_size * kernel_size, in_caps, out_caps, num_iters, final_temperature)
+        self.kernel_size, self.stride = kernel_size, stride
+
+    def forward(self, poses: Tensor, activations: Tensor) -> tuple[Tensor, Tensor]:
+        self.check(poses, activations)
+        height, width = poses.shape[1:3]
+        if min(height, width) < self.kernel_size:
+            size = self.kernel_size
+            raise ValueError(f"MatrixCapsuleConv2d: a {size}x{size} window needs more than {height}x{width} positions")
+        return self.route(poses, activations, conv_windows(height, width, self.kernel_size, self.stride, poses.device))
+
+    def extra_repr(self) -> str:
+        return f"{self.in_caps} -> {self.out_caps}, kernel_size={self.kernel_size}, stride={self.stride}"
+
+
+class MatrixClassCapsules(_MatrixLayer):
+    """One capsule a class, from all positions, with one matrix for each kind of child and class, and *coordinate
+    addition*: where a child is, row and column from 0 to 1, is added to the first two numbers of the last column of its
+    votes, so that sharing matrices does not lose the place.
+
+    Shape: poses (B, H, W, in_caps, 4, 4), activations (B, H, W, in_caps) -> poses (B, O, 4, 4), activations (B, O).
+    """
+
+    def __init__(self, in_caps: int, num_classes: int, *, num_iters: int = 3, final_temperature: float = 1.0) -> None:
+        super().__init__(1, in_caps, num_classes, num_iters, final_temperature)
+
+    def coordinates(self, height: int, width: int) -> Tensor:
+        """(H * W, 16): what is added to the votes from each position."""
+        offsets = self.weight.new_zeros(height, width, 4, 4)
+        offsets[:, :, 0, 3] = ((torch.arange(height) + 0.5) / height).to(offsets).unsqueeze(1)
+        offsets[:, :, 1, 3] = ((torch.arange(width) + 0.5) / width).to(offsets)
+        return offsets.flatten(0, 1).flatten(1)
+
+    def forward(self, poses: Tensor, activations: Tensor) -> tuple[Tensor, Tensor]:
+        self.check(poses, activations)
+        height, width = poses.shape[1:3]
+        windows = whole_map(height, width, poses.device)
+        mean, active = self.route(poses, activations, windows, self.coordinates(height, width))
+        return mean[:, 0, 0], active[:, 0, 0]
+
+    @torch.no_grad()
+    def trace(self, poses: Tensor, activations: Tensor) -> tuple[Tensor, list[EMStep]]:
+        """The explicit votes (B, I, O, 16) and what every iteration does with them, for pictures."""
+        height, width = poses.shape[1:3]
+        votes = torch.einsum("bhwkxz,kozy->bhwkoxy", poses, self.weight[0]).flatten(5)
+        votes = votes.flatten(1, 2) + self.coordinates(height, width)[:, None, None]  # (B, HW, K, O, 16)
+        votes = votes.flatten(1, 2).unflatten(3, (4, 4))
+        steps: list[EMStep] = []
+        schedule = self.schedule(whole_map(height, width, poses.device))
+        shared = (self.beta_u, self.beta_a, self.num_iters)
+        em_routing(votes, activations.flatten(1), *shared, inverse_temperature=schedule, trace=steps)
+        return votes.flatten(3), steps
+
+
+class MatrixCapsNet(nn.Module):
+    """The paper's network: 5x5 convolution with stride 2 and ReLU to A channels; B kinds of primary capsules, whose
+    poses are a linear map of the channels at their position and whose activations are its sigmoid; two convolutional
+    capsule layers of C and D kinds, 3x3, with strides 2 and 1; class capsules.
+
+    For smallNORB's pairs of images, five classes: (64, 8, 16, 16) has 68,754 parameters (paper: 68 K), (32, 32, 32, 32)
+    has 317,194 (paper: 310 K).
+
+    Args:
+        A, B, C, D: see above.
+        num_classes: class capsules.
+        in_channels: of the images; 2 for smallNORB's pairs.
+        num_iters: of routing, in all three layers; the paper's best is 3, its smaller networks use 2.
+        final_temperature: see `MatrixCapsuleConv2d`.
+
+    Shape: (B, in_channels, H, W) -> activations (B, O); 21 pixels at least, any size.
+
+    Raises:
+        ValueError: images of another shape, or too small.
+    """
+
+    def __init__(
+        self,
+        A: int = 64,
+        B: int = 8,
+        C: int = 16,
+        D: int = 16,
+        *,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        num_iters: int = 2,
+        final_temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        routing = {"num_iters": num_iters, "final_temperature": final_temperature}
+        self.in_channels, self.primary_caps = in_channels, B
+        self.features = nn.Sequential(nn.Conv2d(in_channels, A, 5, stride=2), nn.ReLU())
+        self.primary_poses = nn.Conv2d(A, B * 16, 1)
+        self.primary_activations = nn.Conv2d(A, B, 1)
+        with torch.no_grad():
+            self.primary_poses.weight.mul_(5)  # poses of about one
+        self.conv_caps1 = MatrixCapsuleConv2d(B, C, 3, 2, **routing)  # type: ignore[arg-type]
+        self.conv_caps2 = MatrixCapsuleConv2d(C, D, 3, 1, **routing)  # type: ignore[arg-type]
+        self.classes = MatrixClassCapsules(D, num_classes, **routing)  # type: ignore[arg-type]
+
+    def convolve(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Capsules under the classes: poses (B, H', W', D, 4, 4), activations (B, H', W', D)."""
+        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < 17:
+            expected = f"(B, {self.in_channels}, H, W) of at least 17x17 pixels"
+            raise ValueError(f"MatrixCapsNet: expected images {expected}, got {tuple(x.shape)}")
+        maps = self.features(x)  # (B, A, H', W')
+        poses = self.primary_poses(maps).unflatten(1, (self.primary_caps, 4, 4)).permute(0, 4, 5, 1, 2, 3)
+        activations = self.primary_activations(maps).sigmoid().permute(0, 2, 3, 1)
+        return self.conv_caps2(*self.conv_caps1(poses, activations))
+
+    def capsules(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Class capsules: poses (B, O, 4, 4) and activations (B, O)."""
+        return self.classes(*self.convolve(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.capsules(x)[1]

@@ -1,0 +1,228 @@
+"""Matrix capsules in windows against explicit votes and plain loops; the paper's parameter counts."""
+
+import math
+
+import pytest
+import torch
+
+from capsnet import em_routing
+from capsnet import window_routing as wr
+from capsnet.em_routing import MASS_FLOOR, VARIANCE_FLOOR
+from capsnet.matrix import MatrixCapsNet, MatrixCapsuleConv2d, MatrixClassCapsules
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def conv_loops(layer: MatrixCapsuleConv2d, poses, activations):
+    """The paper's convolutional EM routing for one image, written as it reads, in double precision with autograd.
+
+    ``votes[parent][child]`` are dictionaries: a parent is (row, column, kind), a child likewise.
+    """
+    height, width, kinds = activations.shape
+    size, stride, caps = layer.kernel_size, layer.stride, layer.out_caps
+    rows, columns = (height - size) // stride + 1, (width - size) // stride + 1
+    parents = [(y, x, c) for y in range(rows) for x in range(columns) for c in range(caps)]
+    seen, votes = {}, {}
+    for y, x, c in parents:
+        for dy in range(size):
+            for dx in range(size):
+                for k in range(kinds):
+                    child = (y * stride + dy, x * stride + dx, k)
+                    matrix = layer.weight[dy * size + dx, k, c]
+                    votes[(y, x, c), child] = (poses[child] @ matrix).flatten()
+                    seen.setdefault(child, []).append((y, x, c))
+    r = {(p, child): torch.tensor(1 / len(ps), dtype=poses.dtype) for child, ps in seen.items() for p in ps}
+    schedule = layer.schedule(wr.conv_windows(height, width, size, stride))
+    for iteration, temperature in enumerate(schedule):
+        mean, variance, log_a = {}, {}, {}
+        for p in parents:
+            children = [child for (q, child) in votes if q == p]
+            weight = {child: activations[child] * r[p, child] for child in children}
+            mass = sum(weight.values())
+            mean[p] = sum(weight[c] * votes[p, c] for c in children) / (mass + MASS_FLOOR)
+            spread = sum(weight[c] * (votes[p, c] - mean[p]) ** 2 for c in children) / (mass + MASS_FLOOR)
+            variance[p] = spread + VARIANCE_FLOOR
+            cost = (layer.beta_u[p[2]] + 0.5 * variance[p].log().sum()) * mass
+            log_a[p] = torch.nn.functional.logsigmoid(temperature * (layer.beta_a[p[2]] - cost))
+        if iteration == len(schedule) - 1:
+            break
+        for child, ps in seen.items():
+            scores = []
+            for p in ps:
+                gap = (votes[p, child] - mean[p]) ** 2 / variance[p]
+                scores.append(log_a[p] - 0.5 * (gap + (2 * math.pi * variance[p]).log()).sum())
+            shares = torch.stack(scores).softmax(dim=0)
+            assert shares.sum().item() == pytest.approx(1)
+            r.update({(p, child): share for p, share in zip(ps, shares, strict=True)})
+    shape = (rows, columns, caps)
+    return (
+        torch.stack([mean[p] for p in parents]).view(*shape, 4, 4),
+        torch.stack([log_a[p].exp() for p in parents]).view(shape),
+    )
+
+
+def make(layer, batch, height, width, dtype=torch.float64):
+    layer.to(dtype)
+    with torch.no_grad():
+        layer.beta_u.normal_()
+        layer.beta_a.normal_()
+    poses = torch.randn(batch, height, width, layer.in_caps, 4, 4, dtype=dtype, requires_grad=True)
+    return poses, torch.rand(batch, height, width, layer.in_caps, dtype=dtype, requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "kernel", "stride", "num_iters"),
+    [(4, 4, 3, 1, 3), (5, 5, 3, 2, 2), (4, 4, 2, 2, 3), (3, 3, 3, 1, 1), (6, 4, 2, 3, 2), (2, 3, 1, 1, 3)],
+)
+def test_convolution_equals_loops_forward_and_backward(height, width, kernel, stride, num_iters):
+    layer = MatrixCapsuleConv2d(2, 2, kernel, stride, num_iters=num_iters)
+    poses, activations = make(layer, 2, height, width)
+    found = layer(poses, activations)
+    images = [conv_loops(layer, *x) for x in zip(poses, activations, strict=True)]
+    expected = [torch.stack(x) for x in zip(*images, strict=True)]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8)  # E[V^2] - M^2 in place of E[(V - M)^2]
+    cotangents = [torch.randn_like(x) for x in found]
+    leaves = [poses, activations, layer.weight, layer.beta_u, layer.beta_a]
+    grads = [torch.autograd.grad(x, leaves, cotangents) for x in (found, expected)]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_one_window_is_em_routing_and_children_without_parents_are_fine():
+    layer = MatrixCapsuleConv2d(3, 4, 3, num_iters=3)
+    poses, activations = make(layer, 2, 3, 3)
+    votes = torch.einsum("bskxi,skciy->bskcxy", poses.flatten(1, 2), layer.weight).flatten(1, 2)
+    schedule = layer.schedule(wr.conv_windows(3, 3, 3, 1))
+    expected = em_routing(votes, activations.flatten(1), layer.beta_u, layer.beta_a, 3, inverse_temperature=schedule)
+    found = layer(poses, activations)
+    torch.testing.assert_close(found[0][:, 0, 0], expected[0])
+    torch.testing.assert_close(found[1][:, 0, 0], expected[1])
+    strided = MatrixCapsuleConv2d(3, 4, 3, 2)  # the last row and column of 4 are seen by no parent
+    poses, activations = make(strided, 1, 4, 4)
+    out = strided(poses, activations)
+    (out[0].sum() + out[1].sum()).backward()
+    assert torch.isfinite(poses.grad).all()
+    assert poses.grad[:, 3].abs().max() == poses.grad[:, :, 3].abs().max() == 0
+    assert poses.grad[:, :3, :3].abs().amin(dim=(4, 5)).min() > 0
+
+
+def test_classes_equal_em_routing_with_coordinates():
+    layer = MatrixClassCapsules(2, 3)
+    poses, activations = make(layer, 2, 3, 2)
+    votes = torch.einsum("bhwkxi,kciy->bhwkcxy", poses, layer.weight[0])
+    for y in range(3):
+        for x in range(2):
+            votes[:, y, x, :, :, 0, 3] += (y + 0.5) / 3
+            votes[:, y, x, :, :, 1, 3] += (x + 0.5) / 2
+    votes = votes.flatten(1, 3)
+    schedule = layer.schedule(wr.whole_map(3, 2))
+    expected = em_routing(votes, activations.flatten(1), layer.beta_u, layer.beta_a, 3, inverse_temperature=schedule)
+    found = layer(poses, activations)
+    torch.testing.assert_close(found, expected)
+    traced, steps = layer.trace(poses, activations)
+    torch.testing.assert_close(traced, votes.flatten(3))
+    torch.testing.assert_close(steps[-1].mean, expected[0].flatten(2))
+    torch.testing.assert_close(steps[-1].activation, expected[1])
+    leaves = [poses, activations, *layer.parameters()]
+    cotangents = [torch.randn_like(x) for x in found]
+    grads = [torch.autograd.grad(x, leaves, cotangents) for x in (found, expected)]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_children_compete_across_positions():
+    """What a parent far from a child gets depends on it, through a child that both see."""
+    layer = MatrixCapsuleConv2d(1, 1, 2, num_iters=2)
+    poses, activations = make(layer, 1, 1 + 1, 3)  # two parents side by side, the middle column seen by both
+    before = layer(poses, activations)[0]
+    with torch.no_grad():
+        other = poses.clone()
+        other[:, :, 0] += 2  # seen by the left parent alone
+    after = layer(other, activations)[0]
+    assert (
+        before[0, 0, 1] - after[0, 0, 1]
+    ).abs().max() > 1e-7  # and exactly 0 if only parents of one position competed
+
+
+def test_small_chunks_batch_mates_and_permutations(monkeypatch):
+    layer = MatrixCapsuleConv2d(2, 3, 3)
+    poses, activations = make(layer, 5, 5, 5, torch.float32)
+    found = layer(poses, activations)
+    order = torch.tensor([4, 2, 0, 1, 3])
+    again = layer(poses[order], activations[order])
+    torch.testing.assert_close(again[0], found[0][order])
+    torch.testing.assert_close(again[1], found[1][order])
+    grad = torch.autograd.grad(found[0].sum() + found[1].sum(), layer.weight)[0]
+    monkeypatch.setattr(wr, "CHUNK_BYTES", 1)  # an image at a time
+    single = layer(poses, activations)
+    torch.testing.assert_close(single, found)
+    torch.testing.assert_close(torch.autograd.grad(single[0].sum() + single[1].sum(), layer.weight)[0], grad)
+
+
+def test_activations_weight_and_half_precision():
+    layer = MatrixCapsuleConv2d(3, 4, 3)
+    poses, activations = make(layer, 2, 5, 5, torch.float32)
+    found = layer(poses, activations)
+    noise = layer(poses, torch.rand_like(activations))
+    assert (found[0] - noise[0]).abs().max() > 0.05  # a peer: 9e-6
+    halves = layer(poses.half(), activations.half())
+    torch.testing.assert_close(halves[0], found[0], rtol=0.05, atol=0.02)  # half keeps 11 bits of the inputs
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(poses, activations)[0], found[0])
+
+
+def test_parameter_counts_of_the_paper():
+    small, large = (MatrixCapsNet(*w, num_classes=5, in_channels=2) for w in ((64, 8, 16, 16), (32, 32, 32, 32)))
+    assert count(small) == 68_754
+    assert count(large) == 317_194
+    assert count(small) == pytest.approx(68_000, rel=0.025)  # published to the nearest thousand,
+    assert count(large) == pytest.approx(310_000, rel=0.025)  # and ten thousand
+
+
+@pytest.mark.parametrize("num_iters", [1, 3])
+def test_network_gradient_reaches_every_parameter(num_iters):
+    model = MatrixCapsNet(6, 2, 3, 3, num_classes=4, in_channels=2, num_iters=num_iters)
+    active = model(torch.rand(2, 2, 23, 21))
+    assert active.shape == (2, 4)
+    assert ((active > 0) & (active < 1)).all()
+    active.square().sum().backward()
+    for name, p in model.named_parameters():
+        assert torch.isfinite(p.grad).all(), name
+        assert p.grad.any(), name
+
+
+@pytest.mark.parametrize("image", [torch.zeros(1, 1, 21, 21), torch.full((1, 1, 21, 21), 1e4)])
+def test_degenerate_images(image):
+    model = MatrixCapsNet(6, 2, 3, 3)
+    active = model(image)
+    active.sum().backward()
+    assert torch.isfinite(active).all()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_ten_stacked_layers():
+    layers = [MatrixCapsuleConv2d(3, 3, 1) for _ in range(10)]
+    poses, activations = torch.randn(2, 2, 2, 3, 4, 4, requires_grad=True), torch.rand(2, 2, 2, 3)
+    out = (poses, activations)
+    for layer in layers:
+        out = layer(*out)
+    (out[0].square().sum() + out[1].sum()).backward()
+    assert torch.isfinite(out[0]).all()
+    assert torch.isfinite(poses.grad).all()
+
+
+def test_wrong_use_is_named():
+    layer = MatrixCapsuleConv2d(2, 3, 3)
+    with pytest.raises(ValueError, match=r"expected poses \(B, H, W, 2, 4, 4\), got \(1, 4, 4, 3, 4, 4\)"):
+        layer(torch.rand(1, 4, 4, 3, 4, 4), torch.rand(1, 4, 4, 3))
+    with pytest.raises(ValueError, match=r"expected activations \(1, 4, 4, 2\), got \(1, 4, 4\)"):
+        layer(torch.rand(1, 4, 4, 2, 4, 4), torch.rand(1, 4, 4))
+    with pytest.raises(ValueError, match="a 3x3 window needs more than 2x4 positions"):
+        layer(torch.rand(1, 2, 4, 2, 4, 4), torch.rand(1, 2, 4, 2))
+    with pytest.raises(ValueError, match="num_iters must be at least 1"):
+        MatrixCapsuleConv2d(2, 3, num_iters=0)
+    with pytest.raises(ValueError, match=r"expected images \(B, 1, H, W\) of at least"):
+        MatrixCapsNet()(torch.rand(1, 1, 12, 12))

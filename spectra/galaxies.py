@@ -52,7 +52,7 @@ def smooth(rows: Array, sigma: float) -> Array:
 
 
 def _boxes(rows: Array, sigma: float) -> Array:
-    """Three running means whose variances add up to sigma squared: a Gaussian to a few percent."""
+    """Three running means whose variances add up to sigma squared: a Gaussian to a tenth of its peak."""
     reach = round((np.sqrt(4 * sigma**2 + 1) - 1) / 2)  # a box of n = 2 r + 1 pixels has the variance (n^2 - 1) / 12
     for _ in range(3):
         padded = np.pad(rows.astype(np.float64), ((0, 0), (reach + 1, reach)), mode="edge")

@@ -184,7 +184,10 @@ class StarModel:
         haze = np.interp(log_t, [3.4, 3.55, 3.65, 3.76, 3.85, 4.0, 4.2], [0.9, 0.7, 0.4, 0.14, 0.05, 0.01, 0.0])
         haze = haze * 10 ** (0.5 * stars.metallicity) * (stars.gravity < 1.5)
         forest = self._haze_pattern(rng, len(haze))
-        depth = depth + haze[:, None].astype(np.float32) * np.minimum((4500 / wave) ** 5, 5.0) * forest
+        crowd = 1 + 0.55 / (
+            1 + np.exp(np.clip((wave - 3985) / 12, -30, 30))
+        )  # neutral metals crowd below 4,000: the break
+        depth = depth + haze[:, None].astype(np.float32) * crowd * np.minimum((4500 / wave) ** 5, 5.0) * forest
         return np.asarray(planck * np.exp(-depth))
 
     def _haze_pattern(self, rng: Generator, count: int) -> Array:

@@ -115,7 +115,7 @@ def test_redshift_moves_lines_to_where_they_are_seen():
                 assert abs(instrument.wavelength[near][row[near].argmax()] - place) < 3  # two pixels; [O II] is double
     with pytest.raises(ValueError, match="leave the rest-frame grid"):
         shift(np.ones((1, 10), np.float32), np.array([0.9]))
-    assert LIGHT * (10**STEP - 1) == pytest.approx(69, rel=0.01)  # km/s a pixel
+    assert abs(LIGHT * (10**STEP - 1) - 69) < 0.5  # km/s a pixel
 
 
 def test_a_starburst_has_lines_and_an_early_galaxy_a_break():

@@ -180,8 +180,8 @@ def random_tree(n: int, rng: random.Random) -> set[Span]:
     return _split(n, lambda start, end: rng.randrange(start + 1, end))
 
 
-def binarized(spans: Iterable[Span], n: int) -> set[Span]:
-    """The given spans, which must not cross, and more until each has two parts: the best a binary tree can do."""
+def binarized(spans: Iterable[Span], n: int, to_right: bool = False) -> set[Span]:
+    """The given spans, which must not cross, and more until each has two parts, branching to the left or the right."""
     full = {(0, n), *spans}
     daughters: dict[Span, list[Span]] = {span: [] for span in full}
     stack: list[Span] = []
@@ -192,8 +192,8 @@ def binarized(spans: Iterable[Span], n: int) -> set[Span]:
             daughters[stack[-1]].append(span)
         if span in daughters:
             stack.append(span)
-    for (start, _), below in daughters.items():
-        full |= {(start, end) for _, end in below[1:-1]}
+    for (start, end), below in daughters.items():
+        full |= {(first, end) if to_right else (start, last) for first, last in below[1:-1]}
     return full
 
 
@@ -223,7 +223,11 @@ def _f1(precision: float, recall: float) -> float:
 def compare(
     gold: list[GoldTree], parse: Callable[[tuple[str, ...]], set[Span]] | None = None, seed: int = 0
 ) -> dict[str, Score]:
-    """The scores of the baselines, of `parse` (a function from words to spans), and of the best binary trees."""
+    """The scores of the baselines, of `parse` (a function from words to spans), and of the best binary trees.
+
+    The baselines are binary trees, the trees of `parse` may be flat: those are also scored with their flat blocks split
+    in two all the way, to either side.
+    """
     rng = random.Random(seed)
     lengths = [len(tree.words) for tree in gold]
     scores = {
@@ -234,7 +238,11 @@ def compare(
     }
     if parse is not None:
         bar = tqdm(gold, desc="parsing", unit="sentence", delay=1, disable=None)
-        scores["templates"] = score(gold, (parse(tree.words) for tree in bar))
+        found = [parse(tree.words) for tree in bar]
+        scores["templates"] = score(gold, found)
+        for side, to_right in (("left", False), ("right", True)):
+            binary = (binarized(spans, n, to_right) for spans, n in zip(found, lengths, strict=True))
+            scores[f"templates, binary to the {side}"] = score(gold, binary)
     scores["oracle, binary"] = score(gold, (binarized(tree.spans, len(tree.words)) for tree in gold))
     return scores
 

@@ -102,16 +102,20 @@ def test_baselines_on_five_words():
     assert right_branching(5) == {(0, 5), (1, 5), (2, 5), (3, 5)}
     assert balanced(5) == {(0, 5), (0, 2), (2, 5), (3, 5)}
     assert binarized({(1, 4)}, 5) == {(0, 5), (1, 4), (1, 3), (0, 4)}
+    assert binarized({(1, 4)}, 5, to_right=True) == {(0, 5), (1, 4), (2, 4), (1, 5)}
 
 
 def test_every_tree_is_binary():
     rng = random.Random(0)
     for n in range(2, 30):
         gold = {span for span in random_tree(n, rng) if rng.random() < 0.5}
-        for spans in (left_branching(n), right_branching(n), balanced(n), random_tree(n, rng), binarized(gold, n)):
+        completed = binarized(gold, n), binarized(gold, n, to_right=True)
+        for spans in (left_branching(n), right_branching(n), balanced(n), random_tree(n, rng), *completed):
             assert len(spans) == n - 1
             assert not any(a < c < b < d for a, b in spans for c, d in spans)
-        assert gold <= binarized(gold, n)
+        assert gold <= completed[0] & completed[1]
+    assert binarized(set(), 9) == left_branching(9)
+    assert binarized(set(), 9, to_right=True) == right_branching(9)
 
 
 def test_score_by_hand(tmp_path):
@@ -130,3 +134,7 @@ def test_compare_has_all_baselines(tmp_path):
     table = compare(gold, lambda words: right_branching(len(words)))
     assert table["templates"] == table["right-branching"] == table["oracle, binary"]
     assert table["left-branching"].corpus_f1 == 0
+    flat = compare(gold, lambda words: set())
+    assert flat["templates"].corpus_f1 == 0
+    assert flat["templates, binary to the right"] == flat["right-branching"]
+    assert flat["templates, binary to the left"] == flat["left-branching"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -59,24 +60,25 @@ def retrieval_accuracy(
     return {k: found[f"top{k}"] for k in ks}
 
 
-def retrieve(
-    embeddings: np.ndarray | Tensor, groups: Sequence[Any] | np.ndarray | Tensor, progress: bool = False
-) -> Retrieval:
+def retrieve(embeddings: Any, groups: Sequence[Any] | np.ndarray | Tensor, progress: bool = False) -> Retrieval:
     r"""Rank every sentence's fellows among all others, exactly, in blocks.
 
     The sentence itself is left out by its number, not as "the nearest": two equal sentences stay neighbours. Ties
     count against the query: the rank is one more than the number of strangers *at least* as near.
+
+    The rows may be a scipy sparse matrix, as a tf-idf is.
 
     MAP@R (Musgrave, Belongie and Lim 2020, eq. 5): :math:`\frac1R \sum_{i \le R} P(i)\,[i \text{ is a fellow}]`.
 
     Raises:
         ValueError: as `retrieval_accuracy`.
     """
-    vectors = torch.as_tensor(embeddings, dtype=torch.float32)
+    sparse = scipy.sparse.issparse(embeddings)
+    vectors = embeddings.tocsr().astype(np.float32) if sparse else torch.as_tensor(embeddings, dtype=torch.float32)
     names = groups.tolist() if isinstance(groups, np.ndarray | Tensor) else list(groups)
-    if vectors.dim() != 2 or len(vectors) != len(names):
+    if len(vectors.shape) != 2 or vectors.shape[0] != len(names):
         raise ValueError(f"embeddings {tuple(vectors.shape)} for {len(names)} groups; expected (N, D) and N groups")
-    if not vectors.isfinite().all():
+    if not sparse and not vectors.isfinite().all():
         raise ValueError(f"row {int((~vectors.isfinite()).any(dim=1).nonzero()[0])} of the embeddings is not finite")
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     labels = torch.tensor([numbers[name] for name in names])
@@ -85,9 +87,10 @@ def retrieve(
     ranks: list[Tensor] = []
     precisions: list[Tensor] = []
     histograms = torch.zeros(2, BINS, dtype=torch.float64)  # of strangers, of fellows
-    for start in tqdm(range(0, len(vectors), ROWS), desc="retrieval", disable=not progress, leave=False):
-        block = torch.arange(start, min(start + ROWS, len(vectors)))
-        similarity = vectors[block] @ vectors.T  # (ROWS, N)
+    for start in tqdm(range(0, len(names), ROWS), desc="retrieval", disable=not progress, leave=False):
+        block = torch.arange(start, min(start + ROWS, len(names)))
+        similarity = vectors[start : start + ROWS] @ vectors.T  # (ROWS, N)
+        similarity = torch.from_numpy(similarity.toarray()) if sparse else similarity
         own = labels[block, None] == labels[None]
         own[torch.arange(len(block)), block] = False
         row, column = own.nonzero(as_tuple=True)  # (P,)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 
 from similarity.retrieval import neighbour_table, retrieval_accuracy, retrieve
@@ -63,6 +64,17 @@ def test_blocks_do_not_matter(monkeypatch):
     assert parts.first_rank.tolist() == whole.first_rank.tolist()
     np.testing.assert_allclose(parts.average_precision, whole.average_precision)
     assert parts.roc_auc == pytest.approx(whole.roc_auc)
+
+
+def test_sparse_rows_rank_as_dense_ones_do():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(40, 30)) * (rng.random((40, 30)) < 0.2)
+    vectors = (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+    groups = rng.integers(0, 10, 40)
+    sparse = retrieve(scipy.sparse.csr_matrix(vectors), groups)
+    dense = retrieve(vectors, groups)
+    assert sparse.first_rank.tolist() == dense.first_rank.tolist()
+    np.testing.assert_allclose(sparse.average_precision, dense.average_precision)
 
 
 def test_an_equal_sentence_in_another_group_is_a_stranger_and_a_tie_counts_against():

@@ -48,10 +48,9 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "faithful": {},
     # Half the pixels (207 km/s each), no unit, even classes, a longer reach; README.md tells what each of them does.
     "ours": {
-        "preprocessing": Preprocessing(step=3e-4, size=1300, normalisation="asinh", noise_channel=True),
-        "dilations": (1, 4, 16),
+        "preprocessing": Preprocessing(step=5e-4, size=780, normalisation="asinh", noise_channel=True),
+        "batch_size": 64,
         "shares": (0.4, 0.2, 0.2, 0.2),
-        "lr": 2e-3,
         "schedule": "one_cycle",
         "augmentation": Augmentation(redshift_jitter=10, noise=0.3, splice=0.05),
     },

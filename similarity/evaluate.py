@@ -4,6 +4,7 @@ python -m similarity.evaluate runs/similarity/made-up-faithful-am_softmax-mask-s
 python -m similarity.evaluate runs/similarity/NAME --data other.tsv --part all     # groups that it never saw
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from similarity.encoder import SentenceEncoder
 from similarity.groups import Groups
 from similarity.retrieval import Retrieval, neighbour_table, retrieve
 from similarity.text import normalize
+from similarity.threshold import Calibration, Trials, leave_one_out
 from trainer import UserError, load_checkpoint, run_main, write_json
 
 PROJECTED = 2000  # sentences in TensorBoard's projector
@@ -61,6 +63,35 @@ def report(encoder: SentenceEncoder, pool: Groups, writer: SummaryWriter | None 
         writer.add_text("neighbours", neighbour_table(sentences, vectors, pool.labels, queries))
         writer.add_embedding(vectors[:PROJECTED], metadata=[s.replace("\t", " ") for s in sentences[:PROJECTED]])
     return values
+
+
+def rejection(encoder: SentenceEncoder, validation: Groups, test: Groups, promised: float) -> dict[str, float]:
+    """Is the promise of a threshold kept? Chosen on validation groups, asked of test groups in pools as large.
+
+    Half of the questions have no answer in the pool (`threshold.leave_one_out`). A pool of another size has another
+    threshold: with more strangers the nearest one is nearer.
+
+    Returns:
+        threshold, promised, kept (the precision on test), coverage, answerable_auc; the first four NaN where validation
+        has no threshold with that precision.
+    """
+    count = max(1, round(len(test) / len(validation)))
+    parts = [Groups(test.groups[i::count]) for i in range(count)]
+    trials = [leave_one_out(pool_vectors(encoder, part), part.labels) for part in parts]
+    asked = Trials(*(np.concatenate([getattr(t, f.name) for t in trials]) for f in dataclasses.fields(Trials)))
+    values = {"answerable_auc": asked.roc_auc()}
+    try:
+        chosen = Calibration.fit(leave_one_out(pool_vectors(encoder, validation), validation.labels), promised)
+    except UserError as error:
+        print(f"validation: {error}")
+        return {**dict.fromkeys(("threshold", "promised", "kept", "coverage"), float("nan")), **values}
+    found = asked.at(chosen.threshold)
+    values |= {"threshold": chosen.threshold, "promised": promised, "kept": found["precision"]}
+    print(
+        f"threshold {chosen.threshold:.4f}: precision promised {promised:.3f}, kept {found['precision']:.3f}, "
+        f"answering {found['coverage']:.1%}; answerable or not: AUC {values['answerable_auc']:.4f}"
+    )
+    return {**values, "coverage": found["coverage"]}
 
 
 def table(found: Retrieval, groups: int) -> str:

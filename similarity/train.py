@@ -22,7 +22,7 @@ from torch.optim import Adam, Optimizer, lr_scheduler
 from losses import MarginSoftmaxHead, a_softmax, am_softmax, arc_face, normalized_softmax, simpler_a_softmax
 from similarity.data import GroupPairs, LabelledSentences, load_split
 from similarity.encoder import Architecture, SentenceEncoder
-from similarity.evaluate import pool_scores, report
+from similarity.evaluate import pool_scores, rejection, report
 from similarity.groups import Split
 from similarity.optimizer import RowAdagrad
 from similarity.text import Vocabulary
@@ -98,6 +98,8 @@ class Settings(RunSettings):
     """learning rate; of Adam, and with an n-gram bag of the bag's Adagrad"""
     schedule: Literal["constant", "linear"] = "constant"
     """of the learning rate, by step; linear: down to 0"""
+    promised: float = 0.6
+    """precision of the answers that are given, for which a threshold is chosen on validation and tried on test"""
     final: Literal["test", "validation"] = "test"
     """what the scores at the end are of; validation: the test groups stay unseen, for choices between settings"""
     architecture: Architecture = field(default_factory=Architecture)
@@ -111,6 +113,7 @@ class Settings(RunSettings):
         for name in ("lr", "scale"):
             self.require(getattr(self, name) > 0, name, "positive")
         self.require(0 < self.sample_rate <= 1, "sample_rate", "above 0 and up to 1")
+        self.require(0 < self.promised < 1, "promised", "between 0 and 1")
         self.require(self.chunk_size >= 0, "chunk_size", "0 or more")
         self.require(self.neighbours >= 0, "neighbours", "0 or more")
         self.require(self.objective == "classes" or self.batch_size > 1, "batch_size", "at least 2 with pairs")
@@ -243,6 +246,8 @@ def test(run: Run, model: EncoderWithLoss, settings: Settings, progress: Progres
     model.encoder.save(run.folder / "encoder.pt")
     pool = parts.validation if settings.final == "validation" else parts.test
     values = report(model.encoder, pool, run.writer)
+    if settings.final == "test":
+        values |= rejection(model.encoder, parts.validation, parts.test, settings.promised)
     best = {f"validation_{name}": value for name, value in progress.best["values"].items()}
     return run.finish({**values, **best, "best_epoch": progress.best["epoch"]}, parts.sha256())
 

@@ -18,6 +18,7 @@ from similarity.data import GroupPairs, LabelledSentences, load_split
 from similarity.groups import Groups
 from similarity.optimizer import RowAdagrad
 from similarity.paraphrase import made_up_groups
+from similarity.threshold import leave_one_out
 from trainer import load_checkpoint, run_main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +45,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_run_leaves_everything(runs, name):
     content = json.loads((runs / name / "metrics.json").read_text(encoding="utf-8"))
     scores = {"top1", "top5", "top10", "mrr", "map_r", "roc_auc"}
-    assert scores | {f"validation_{key}" for key in scores} | {"best_epoch"} == set(content["metrics"])
+    rejection = {"threshold", "promised", "kept", "coverage", "answerable_auc"}
+    assert rejection | scores | {f"validation_{k}" for k in scores} | {"best_epoch"} == set(content["metrics"])
     assert content["data_sha256"] == load_split([], 0.05, 0.1, progress=False).sha256()
     assert {"last.pt", "best.pt", "encoder.pt", "settings.json"} <= {p.name for p in (runs / name).iterdir()}
     assert list((runs / name).glob("events.out.tfevents.*"))
@@ -235,6 +237,7 @@ def fails(main, argv, capsys) -> str:
         (["--margin", "wide"], "--margin"),
         (["--scale", "0"], "--scale must be positive, got 0"),
         (["--validation-share", "0.7"], "--validation-share must be between 0 and 0.5"),
+        (["--promised", "1"], "--promised must be between 0 and 1, got 1"),
         (["--sample-rate", "2"], "--sample-rate must be above 0 and up to 1"),
         (["--hidden", "0"], "an encoder needs a GRU"),
         (["--padding", "original", "--pooling", "max"], "--padding original is the article's network"),
@@ -272,6 +275,24 @@ def test_evaluate_reloads_the_run_and_other_files(runs, tmp_path, capsys):
     assert "1 of 24 groups left out" in said
     assert "46 questions of 23 groups" in said
     assert 0 <= values["top1"] <= 1
+
+
+def test_a_promise_is_tried_on_pools_of_the_validation_size(runs, capsys):
+    model = SentenceEncoder.load(runs / "ours")
+    groups = made_up_groups().groups
+    validation, test = Groups(groups[:100]), Groups(groups[200:401])
+    values = evaluate.rejection(model, validation, test, 0.6)
+    pools = [Groups(test.groups[i::2]) for i in range(2)]  # of 101 and 100 groups
+    trials = [leave_one_out(model.encode(pool.sentences), pool.labels) for pool in pools]
+    answered = [t.scores >= values["threshold"] for t in trials]
+    right = sum((t.weights * t.right)[a].sum() for t, a in zip(trials, answered, strict=True))
+    told = sum(t.weights[a].sum() for t, a in zip(trials, answered, strict=True))
+    assert values["kept"] == pytest.approx(right / told)
+    assert values["coverage"] == pytest.approx(told / 2)
+    assert "precision promised 0.600" in capsys.readouterr().out
+    impossible = evaluate.rejection(model, Groups([["怎么还款", "天气好"], ["怎么还款呢", "天气很好"]]), test, 0.99)
+    assert np.isnan(impossible["kept"])
+    assert 0 < impossible["answerable_auc"] < 1
 
 
 def test_evaluate_names_what_is_wrong(runs, tmp_path, capsys):

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from capsnet.hinton_data import PlacedDigits
+from capsnet.matrix import MatrixCapsNet
 from capsnet.routing import RoutingStep
 from capsnet.sabour import CapsNet
 from trainer import write_atomically
@@ -34,6 +35,26 @@ def capsnet_figures(model: CapsNet, dataset: PlacedDigits) -> dict[str, Figure]:
             name = f"dimensions_of_{int(labels[row, 0])}"
             figures[name] = perturbation_figure(model, images[row].to(device), int(labels[row, 0]))
     return figures
+
+
+@torch.no_grad()
+def matrix_figures(model: MatrixCapsNet, images: Tensor, labels: Tensor) -> dict[str, Figure]:
+    """The pictures of trained matrix capsules: (M, C, H, W), (M,)."""
+    device = next(model.parameters()).device
+    chunks = [model.capsules(part.to(device))[0].cpu() for part in images.split(50)]
+    poses = torch.cat(chunks)[torch.arange(len(labels)), labels].flatten(1)  # (M, 16)
+    poses_below, activations = model.convolve(images[:1].to(device))
+    votes, steps = model.classes.trace(poses_below, activations)
+    distances = []
+    for step in steps:
+        gap = (votes - step.mean.unsqueeze(1)).norm(dim=3)[0]  # (I, O)
+        weights = activations.flatten(1)[0].unsqueeze(1) * step.assignment[0]
+        distances.append(torch.stack([gap, weights]).cpu())
+    names = [str(label) for label in range(votes.shape[2])]
+    return {
+        "vote_distances": vote_distance_figure(distances, names, int(labels[0])),
+        "poses": pose_figure(poses, labels),
+    }
 
 
 def reconstruction_figure(images: Tensor, labels: Tensor, alone: Tensor, drawn: Tensor) -> Figure:

@@ -42,7 +42,7 @@ Task = Literal["mnist", "multimnist", "affnist"]
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
-    "small": {"network": "small", "routing": "kmeans", "epochs": 4, "lr": 3e-3, "schedule": "one_cycle"},
+    "small": {"network": "small", "epochs": 4, "lr": 3e-3, "schedule": "one_cycle"},
 }
 TEST_SEED = 2_000_003  # of the fixed moves and partners of validation and test images, whatever the run's seed
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from capsnet import train_sabour
+from capsnet import train_matrix, train_sabour
 from capsnet.hinton_data import PLACEMENTS, PlacedDigits
 from trainer import load_checkpoint, run_main
 
@@ -101,6 +101,30 @@ def test_errors_count_a_pair_as_right_when_both_are_found(tmp_path):
     oracle = Oracle(1, 1)
     oracle.served = 0
     assert train_sabour.errors(oracle, dataset, False)["error"] == pytest.approx(10.0)  # 36 of 360
+
+
+def test_a_matrix_run_leaves_everything_and_repeats(tmp_path):
+    flags = ["--widths", "6", "2", "3", "3", "--epochs", "2", "--batch-size", "32", "--train-images", "64"]
+    results = [train_matrix.main([*flags, "--out", str(tmp_path), "--name", name]) for name in ("one", "two")]
+    folder = tmp_path / "capsnet" / "one"
+    assert {p.name for p in (folder / "figures").iterdir()} == {"vote_distances.png", "poses.png"}
+    assert {"error", "validation_error", "validation_loss", "epoch"} == set(results[0]["metrics"])
+    first, again = (weights(tmp_path / "capsnet" / name) for name in ("one", "two"))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--widths", "6", "2", "3"], "--widths"),
+        (["--margin-share", "0"], "--margin-share must be above 0, at most 1, got 0"),
+        (["--viewpoints", "azimuth"], "--viewpoints must be all, except for --data norb, got azimuth"),
+        (["--data", "norb"], "smallNORB is not fetched from here"),
+    ],
+)
+def test_wrong_flags_of_matrix(argv, message, capsys, tmp_path):
+    root = ["--data-root", str(tmp_path), "--out", str(tmp_path)]
+    assert message in fails(train_matrix.main, [*argv, *root], capsys)
 
 
 @pytest.mark.parametrize(

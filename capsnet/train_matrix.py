@@ -1,0 +1,214 @@
+r"""Matrix capsules with EM routing on MNIST and smallNORB (Hinton, Sabour & Frosst 2018).
+
+    python -m capsnet.train_matrix --data mnist                                # A, B, C, D = 64, 8, 16, 16
+    python -m capsnet.train_matrix --data mnist --widths 32 4 6 6              # for a CPU
+    python -m capsnet.train_matrix --data norb --data-root DATA                # smallNORB, whose files you provide
+    python -m capsnet.train_matrix --data norb --viewpoints azimuth            # train on six azimuths, test on the rest
+
+Results, minutes and hardware: HINTON.md. The spread loss's margin grows from 0.2 to 0.9 over ``--margin-share`` of the
+steps. The last epoch is the one that is tested, once.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, lr_scheduler
+
+from capsnet import hinton_figures
+from capsnet.data import Digits, load, split
+from capsnet.hinton_data import PlacedDigits, Placement
+from capsnet.matrix import MatrixCapsNet
+from capsnet.norb import Norb, NorbBatches, Viewpoints, load_norb
+from losses import spread
+from losses.capsule import spread_margin
+from trainer import (
+    EpochBatches,
+    Run,
+    RunSettings,
+    Trainer,
+    load_checkpoint,
+    parse,
+    run_main,
+    seed_everything,
+    shuffled,
+    world,
+)
+
+MatrixData = Literal["digits", "mnist", "fashion", "norb"]
+PAD = 2  # pixels around 28x28, so that the maps are as large as those of the paper's crops of 32x32
+
+
+@dataclass(frozen=True)
+class Settings(RunSettings):
+    """Train the network of matrix capsules with the spread loss."""
+
+    data: MatrixData = "digits"
+    """mnist and fashion are searched for, then fetched; digits comes with scikit-learn; norb: smallNORB, provided"""
+    data_root: Path = Path("data")
+    """folder of the files, and of downloads"""
+    viewpoints: Viewpoints = "all"
+    """norb: what to train on; all, or six azimuths, or three elevations, tested on the familiar and on the novel"""
+    train_images: int = 0
+    """use only so many training images; 0: all but the validation part"""
+    validation_share: float = 1 / 12
+    """part of the training set that the curve is made from"""
+    widths: tuple[int, int, int, int] = (64, 8, 16, 16)
+    """A, B, C, D: channels, kinds of primary, first and second convolutional capsules"""
+    num_iters: int = 2
+    """M-steps of routing, in every layer"""
+    final_temperature: float = 1.0
+    """see MatrixCapsuleConv2d"""
+    lr: float = 1e-2
+    """learning rate of Adam at its highest; a fifth of the run up along a line, then down along half a cosine"""
+    margin_share: float = 0.8
+    """share of the steps after which the margin has grown from 0.2 to 0.9"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(0 < self.validation_share < 1, "validation_share", "between 0 and 1")
+        self.require(0 < self.margin_share <= 1, "margin_share", "above 0, at most 1")
+        self.require(self.train_images >= 0, "train_images", "0 or more")
+        self.require(self.num_iters >= 1, "num_iters", "at least 1")
+        self.require(min(self.widths) >= 1, "widths", "four positive numbers")
+        self.require(self.lr > 0, "lr", "positive")
+        self.require(self.viewpoints == "all" or self.data == "norb", "viewpoints", "all, except for --data norb")
+
+    @property
+    def run_name(self) -> str:
+        """Folder of the run, unless --name says otherwise."""
+        widths = "-".join(map(str, self.widths))
+        view = "" if self.viewpoints == "all" else f"-{self.viewpoints}"
+        return f"matrix-{self.data}{view}-{widths}-it{self.num_iters}-seed{self.seed}"
+
+
+class Batches(Protocol):
+    """What serves images (B, C, H, W) and labels (B,)."""
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]: ...
+    def __len__(self) -> int: ...
+    def set_epoch(self, epoch: int) -> None: ...
+
+
+class PaddedDigits:
+    """Single digits on 32x32, moved by up to 2 pixels in training."""
+
+    def __init__(self, digits: Digits, training: bool, seed: int = 0) -> None:
+        self.placed = PlacedDigits(digits, Placement(28 + 2 * PAD, 2 if training else 0), seed)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.placed.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.placed)
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        images, labels, _ = self.placed.__getitems__(indices)
+        return images, labels[:, 0]
+
+
+@torch.no_grad()
+def errors(model: nn.Module, dataset: Batches) -> dict[str, float]:
+    """Error in per cent, and the spread loss at its last margin."""
+    device = next(model.parameters()).device
+    wrong, loss = 0.0, 0.0
+    for indices in torch.arange(len(dataset)).split(100):
+        images, labels = dataset.__getitems__(indices.tolist())
+        scores = model(images.to(device)).cpu()
+        wrong += float((scores.argmax(dim=1) != labels).sum())
+        loss += float(spread(scores, labels, 0.9)) * len(labels)
+    return {"loss": loss / len(dataset), "error": 100 * wrong / len(dataset)}
+
+
+def load_parts(settings: Settings) -> tuple[Batches, Batches, dict[str, Batches], str]:
+    """Training and validation images, the test sets by name, and a hash of the training images."""
+    if settings.data != "norb":
+        everything = load(settings.data, "train", settings.data_root)
+        train, validation = split(everything, round(settings.validation_share * len(everything)))
+        train = train[: settings.train_images or None]
+        test = load(settings.data, "test", settings.data_root)
+        digits = PaddedDigits(train, True, settings.seed), PaddedDigits(validation, False)
+        return digits[0], digits[1], {"error": PaddedDigits(test, False)}, train.sha256()
+    norb, test_norb = load_norb("train", settings.data_root), load_norb("test", settings.data_root)
+    familiar = norb[norb.familiar(settings.viewpoints).nonzero().flatten()]
+    order = torch.randperm(len(familiar), generator=torch.Generator().manual_seed(0))
+    held = round(settings.validation_share * len(familiar))
+    chosen: Norb = familiar[order[held:][: settings.train_images or None]]
+    known = test_norb.familiar(settings.viewpoints)
+    tests: dict[str, Batches] = {"error": NorbBatches(test_norb[known.nonzero().flatten()], False)}
+    if settings.viewpoints != "all":
+        tests["novel_error"] = NorbBatches(test_norb[(~known).nonzero().flatten()], False)
+    validation_part = NorbBatches(familiar[order[:held]], False)
+    return (
+        NorbBatches(chosen, True, settings.seed),
+        validation_part,
+        tests,
+        Digits(chosen.images, chosen.labels).sha256(),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Train, then test the last epoch; returns what metrics.json holds."""
+    settings = parse(Settings, argv, "python -m capsnet.train_matrix")
+    with world(settings.device) as place:
+        run = Run(settings, "capsnet", settings.run_name, place)
+        seed_everything(settings.seed)
+        dataset, validation, tests, data_sha256 = load_parts(settings)
+        batches = EpochBatches(shuffled(len(dataset), settings.seed), settings.batch_size, place)
+
+        model = build(settings.plain()).to(place.device)
+        if place.is_main:
+            print(f"MatrixCapsNet: {sum(p.numel() for p in model.parameters()):,} parameters; {run.folder}")
+        steps = settings.epochs * len(batches)
+        optimizer = Adam(model.parameters(), settings.lr)
+        scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step, steps))
+
+        def loss_terms(model: nn.Module, batch: list[Tensor]) -> dict[str, Tensor]:
+            images, labels = batch
+            margin = spread_margin(trainer.progress.global_step, max(1, round(settings.margin_share * steps)))
+            scores = model(images)
+            hits = (scores.argmax(dim=1) == labels).float().mean()
+            return {"loss": spread(scores, labels, margin), "accuracy": 100 * hits, "margin": scores.new_tensor(margin)}
+
+        trainer = Trainer(run, model, optimizer, scheduler, dataset, batches, loss_terms)
+        trainer.fit(lambda model: errors(model, validation), lambda values: (float(trainer.progress.epoch),))
+        if not place.is_main:
+            return {}
+        return test(run, model, tests, data_sha256)
+
+
+def build(settings: dict[str, Any]) -> MatrixCapsNet:
+    """The network of these settings (of the command line, or of a checkpoint)."""
+    norb = settings["data"] == "norb"
+    routing = {key: settings[key] for key in ("num_iters", "final_temperature")}
+    return MatrixCapsNet(*settings["widths"], num_classes=5 if norb else 10, in_channels=2 if norb else 1, **routing)
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Up along a line for a fifth of the steps, down along half a cosine."""
+    warm = max(1, round(0.2 * steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm)))
+
+
+def test(run: Run, model: MatrixCapsNet, tests: dict[str, Batches], data_sha256: str) -> dict[str, Any]:
+    """Score the last epoch once on images it never saw, write figures and metrics.json."""
+    checkpoint = load_checkpoint(run.best, "MatrixCapsNet")
+    model.load_state_dict(checkpoint["model"])
+    model.eval()
+    values = {name: errors(model, dataset)["error"] for name, dataset in tests.items()}
+    print(", ".join(f"test {name} {value:.4f}" for name, value in values.items()))
+    some = list(range(min(300, len(tests["error"]))))
+    figures = hinton_figures.matrix_figures(model, *tests["error"].__getitems__(some))
+    hinton_figures.write(run.folder / "figures", figures, run.writer)
+    validation = {f"validation_{name}": value for name, value in checkpoint["best"]["values"].items()}
+    return run.finish({**values, **validation, "epoch": checkpoint["epoch"]}, data_sha256)
+
+
+if __name__ == "__main__":
+    run_main(main)

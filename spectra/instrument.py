@@ -38,7 +38,7 @@ def fine(count: int, rng: Generator) -> Defects:
     """Of spectra that a pipeline would classify."""
     wide = rng.random(count) < 0.1
     return Defects(
-        rng.normal(0, np.where(wide, 0.15, 0.04), count), rng.normal(0, 0.015, count), np.zeros(count), np.ones(count)
+        rng.normal(0, np.where(wide, 0.15, 0.04), count), rng.normal(0, 0.025, count), np.zeros(count), np.ones(count)
     )
 
 
@@ -116,10 +116,11 @@ class Instrument:
         """Relative flux calibration: smooth errors of each arm, a step between them, a blind arm."""
         count, red = len(flux), self.wavelength >= SPLICE
         factor = np.zeros_like(flux)
-        for order, size in enumerate((0.2, 0.1, 0.06, 0.03), start=1):
+        for order, size in enumerate((0.3, 0.15, 0.1, 0.06), start=1):
             factor += rng.normal(0, size, (count, 1)).astype(np.float32) * np.cos(order * np.arccos(self.place))
-        edge = np.exp(-(self.wavelength - self.wavelength[0]) / 150).astype(np.float32)  # the bluest 150 angstrom
-        factor += rng.normal(0, 0.25, (count, 1)).astype(np.float32) * edge
+        reach = rng.uniform(80, 400, (count, 1))  # angstrom, of the blue end, where there is least light to go by
+        edge = np.exp(-(self.wavelength - self.wavelength[0]) / reach).astype(np.float32)
+        factor += rng.normal(0, 0.5, (count, 1)).astype(np.float32) * edge
         factor[:, red] += defects.splice[:, None].astype(np.float32)
         factor = np.exp(np.clip(factor, -4, 4))
         for arm, pixels in ((1, ~red), (2, red)):
@@ -144,12 +145,30 @@ class Instrument:
         believed = sigma * 10 ** rng.normal(0, 0.06, (count, 1)).astype(np.float32)
         scale = level[:, None].astype(np.float32)
         ivar = 1 / np.maximum(believed * scale, 1e-20) ** 2
-        masked = np.zeros(flux.shape, bool)
-        bright = rng.random(count) < 0.35  # pipelines that flag bright sky
-        masked[bright] = lines[bright] > rng.uniform(0.6, 6.0, (int(bright.sum()), 1))
-        for row in np.flatnonzero(rng.random(count) < 0.25):  # dead columns, a lost end
-            begin = (0, OBSERVED_SIZE - 1, int(rng.integers(OBSERVED_SIZE)))[rng.integers(3)]
-            reach = int(rng.exponential(120))
-            masked[row, max(0, begin - reach) : begin + reach + 1] = True
+        masked = self._masks(rng, count, lines)
         counts = flux * scale
         return np.where(masked, 0, counts).astype(np.float32), np.where(masked, 0, ivar).astype(np.float32)
+
+    def _masks(self, rng: Generator, count: int, lines: Array) -> Array:
+        """(B, N) True where a pipeline gives no ivar: bright sky, the dark ends, the splice, the telluric A band, dead
+        columns, and short stretches that some step of it did not like.
+        """
+        masked = np.zeros((count, OBSERVED_SIZE), bool)
+        bright = rng.random(count) < 0.35
+        masked[bright] = lines[bright] > rng.uniform(0.6, 6.0, (int(bright.sum()), 1))
+        wave = self.wavelength
+        for row in range(count):
+            lost, fine_row = rng.random(5), masked[row]
+            if lost[0] < 0.35:
+                fine_row |= wave < 3700 + rng.exponential(200)
+            if lost[1] < 0.25:
+                fine_row |= wave > 9100 - rng.exponential(100)
+            if lost[2] < 0.3:
+                fine_row |= np.abs(wave - rng.normal(5780, 60)) < rng.uniform(20, 260)
+            if lost[3] < 0.3:
+                fine_row |= np.abs(wave - 7640) < rng.uniform(40, 80)
+            if lost[4] < 0.5:
+                for _ in range(rng.integers(1, 12)):
+                    begin = rng.integers(OBSERVED_SIZE)
+                    fine_row[begin : begin + 1 + int(rng.exponential(12))] = True
+        return masked

@@ -48,7 +48,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "faithful": {},
     # Half the pixels (207 km/s each), no unit, even classes, a longer reach; README.md tells what each of them does.
     "ours": {
-        "preprocessing": Preprocessing(step=5e-4, size=780, normalisation="asinh", noise_channel=True),
+        "preprocessing": Preprocessing(step=5e-4, size=780, normalisation="asinh"),
         "batch_size": 64,
         "shares": (0.4, 0.2, 0.2, 0.2),
         "schedule": "one_cycle",

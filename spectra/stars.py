@@ -206,12 +206,12 @@ class StarModel:
         """(B, M) optical depths: exponential in 1 / T as dissociation is, for cool stars of each chemistry."""
         t, metals = stars.temperature, 10**stars.metallicity
         dwarf, carbon = np.minimum(stars.gravity, 1.0) * (stars.gravity < 1.5), stars.carbon
-        cool, degenerate = np.exp(-np.maximum(t - 2900, 0) / 330), stars.gravity > 1.5
+        cool, degenerate = np.exp(-np.maximum(t - 2900, 0) / 360), stars.gravity > 1.5
         strength = {
             "TiO": 5.0 * cool * metals**0.7,
             "VO": 1.5 * np.exp(-np.maximum(t - 2600, 0) / 250),
-            "CaH": 2.5 * np.exp(-np.maximum(t - 2900, 0) / 350) * dwarf,
-            "MgH": 0.5 * np.exp(-(((t - 4100) / 650) ** 2)) * (0.2 + 0.8 * dwarf),
+            "CaH": 2.5 * np.exp(-np.maximum(t - 2900, 0) / 450) * dwarf,
+            "MgH": 0.75 * np.exp(-(((t - 4000) / 700) ** 2)) * (0.3 + 0.7 * dwarf),
             "CH": 0.8 * np.exp(-(((t - 4900) / 800) ** 2)) * metals**0.5,
             "CN": 0.7 * np.exp(-(((t - 4500) / 700) ** 2)) * metals * (1.2 - dwarf),
             "C2": np.zeros_like(t),

@@ -37,15 +37,12 @@ SETS: Mapping[str, Mapping[str, Sequence[str]]] = {
             "fixed_point routing": ["--routing", "fixed_point"],
             "dynamic routing": ["--routing", "dynamic"],
             "no routing (1 iteration)": ["--num-iters", "1"],
-            "2 iterations": ["--num-iters", "2"],
             "squash constant 1": ["--squash-constant", "1"],
             "mean pooling (control)": ["--model", "cnn"],
             "no augmentation": ["--shift", "0", "--rotation", "0", "--scale", "0", "--shear", "0", "--wrap", "0"],
             "shift augmentation only": ["--rotation", "0", "--scale", "0", "--shear", "0", "--wrap", "0"],
             "no wrap": ["--wrap", "0"],
             "article's margins": ["--positive", "0.9", "--negative", "0.1", "--down-weight", "0.25"],
-            "absent classes at 0.25": ["--down-weight", "0.25"],
-            "article's features": ["--widths", "64", "64", "128", "128"],
         }.items()
     },
 }

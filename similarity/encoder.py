@@ -101,7 +101,8 @@ class SentenceEncoder(nn.Module):
         a = self.architecture
         if not a.hidden:
             return F.normalize(self.bag(ids), dim=1)  # type: ignore[misc]
-        state = self._gru_state(ids)
+        with torch.autocast(ids.device.type, enabled=False):  # in bfloat16 a state forgets what a long sentence adds
+            state = self._gru_state(ids)
         state = state if self.project is None else self.project(state)  # (B, D)
         if self.bag is not None:
             state = F.normalize(self.bag(ids), dim=1) + self.balance * F.normalize(state, dim=1)

@@ -85,7 +85,7 @@ def test_kill_9_then_resume_reaches_the_same_weights(runs, name, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     last = tmp_path / "similarity" / "killed" / "last.pt"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not last.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

@@ -1,6 +1,6 @@
 """The article's network and its two stages in Keras 3, as the original script has them, on any backend.
 
-    KERAS_BACKEND=tensorflow python benchmarks/keras_spectra.py FOLDER EPOCHS F1_EPOCHS STEPS SEED
+    KERAS_BACKEND=tensorflow python benchmarks/keras_spectra.py FOLDER EPOCHS F1_EPOCHS STEPS SEED BATCH
 
 Imports neither torch nor this repository, so that it runs where TensorFlow is installed and torch is not. The folder
 holds x.npy (N, L) float32 as the network takes it, y.npy (N,), and the same as x_valid, y_valid, x_test, y_test. Prints
@@ -18,7 +18,6 @@ from keras import Input, Model, layers, ops, optimizers, utils
 
 SHARES = (0.8, 0.1, 0.05, 0.05)
 SURVEY = np.array([0.9155, 0.0709, 0.0108, 0.0028])
-BATCH = 160
 
 
 def fold(x):
@@ -55,11 +54,11 @@ def soft_macro_f1(truth, probabilities):
     return -ops.log(ops.mean(2 * right / (both + 1e-7)) + 1e-7)
 
 
-def batches(x, y, seed):
+def batches(x, y, size, seed):
     rng = np.random.default_rng(seed)
     rows = [np.flatnonzero(y == k) for k in range(4)]
     while True:
-        chosen = rng.choice(4, BATCH, p=SHARES)
+        chosen = rng.choice(4, size, p=SHARES)
         index = np.array([rng.choice(rows[k]) for k in chosen])
         yield x[index][..., None], np.eye(4, dtype=np.float32)[y[index]]
 
@@ -75,7 +74,7 @@ def macro_f1(counts):
 
 
 def main() -> None:
-    folder, (epochs, f1_epochs, steps, seed) = Path(sys.argv[1]), map(int, sys.argv[2:6])
+    folder, (epochs, f1_epochs, steps, seed, size) = Path(sys.argv[1]), map(int, sys.argv[2:7])
     data = {
         name: np.load(folder / f"{name}.npy", mmap_mode="r")
         for name in ("x", "y", "x_valid", "y_valid", "x_test", "y_test")
@@ -89,7 +88,7 @@ def main() -> None:
         print(json.dumps({"inference_seconds": time.perf_counter() - begin, "spectra": len(data["y_test"])}))
         return
     found = {"seconds": [], "validation_macro_f1": [], "test_confusion": []}
-    feed = batches(data["x"], data["y"], seed)
+    feed = batches(data["x"], data["y"], size, seed)
     for loss, count, rate in (("categorical_crossentropy", epochs, 1e-3), (soft_macro_f1, f1_epochs, 1e-4)):
         model.compile(optimizers.Adam(rate), loss=loss)
         best, kept = -1.0, model.get_weights()

@@ -95,7 +95,7 @@ def keras(settings: Settings, what: str) -> float:
             np.save(Path(folder) / f"y{name}.npy", np.arange(count) % 4)
         script = str(Path(__file__).with_name("keras_spectra.py"))
         epochs = ("0", "0") if what == "infer" else ("2", "0")  # the first epoch traces and compiles
-        command = [settings.keras_python, script, folder, *epochs, str(settings.steps), "0"]
+        command = [settings.keras_python, script, folder, *epochs, str(settings.steps), "0", str(BATCH)]
         environment = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
         result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:

@@ -158,17 +158,17 @@ class Instrument:
         masked[bright] = lines[bright] > rng.uniform(0.6, 6.0, (int(bright.sum()), 1))
         wave = self.wavelength
         for row in range(count):
-            lost, fine_row = rng.random(5), masked[row]
+            lost, pixels = rng.random(5), masked[row]
             if lost[0] < 0.35:
-                fine_row |= wave < 3700 + rng.exponential(200)
+                pixels |= wave < 3700 + rng.exponential(200)
             if lost[1] < 0.25:
-                fine_row |= wave > 9100 - rng.exponential(100)
+                pixels |= wave > 9100 - rng.exponential(100)
             if lost[2] < 0.3:
-                fine_row |= np.abs(wave - rng.normal(5780, 60)) < rng.uniform(20, 260)
+                pixels |= np.abs(wave - rng.normal(5780, 60)) < rng.uniform(20, 260)
             if lost[3] < 0.3:
-                fine_row |= np.abs(wave - 7640) < rng.uniform(40, 80)
+                pixels |= np.abs(wave - 7640) < rng.uniform(40, 80)
             if lost[4] < 0.5:
                 for _ in range(rng.integers(1, 12)):
                     begin = rng.integers(OBSERVED_SIZE)
-                    fine_row[begin : begin + 1 + int(rng.exponential(12))] = True
+                    pixels[begin : begin + 1 + int(rng.exponential(12))] = True
         return masked

@@ -127,8 +127,6 @@ class Preprocessing:
         """
         name = spectrum.meta.get("file", "spectrum")
         flux, ivar = spectrum.flux[None], None if spectrum.ivar is None else spectrum.ivar[None]
-        if self.noise_channel and ivar is None:
-            raise UserError(f"{name}: no errors in it, and this model was trained with them (noise_channel)")
         good = ~spectrum.mask[None]
         if not good.any():
             raise UserError(f"{name}: no usable pixel: all {len(spectrum)} are masked or no numbers")
@@ -145,6 +143,8 @@ class Preprocessing:
             if len(spectrum) < 2:
                 raise UserError(f"{name}: one pixel; expected a spectrum")
             values, errors, covered = self.resample(spectrum.wavelength, flux, ivar, good)
+        if self.noise_channel and ivar is None:
+            raise UserError(f"{name}: no errors in it, and this model was trained with them (noise_channel)")
         share = covered.mean()
         if share < self.min_coverage:
             raise UserError(

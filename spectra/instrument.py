@@ -116,11 +116,13 @@ class Instrument:
         """Relative flux calibration: smooth errors of each arm, a step between them, a blind arm."""
         count, red = len(flux), self.wavelength >= SPLICE
         factor = np.zeros_like(flux)
-        for order, size in enumerate((0.3, 0.15, 0.1, 0.06), start=1):
+        for order, size in enumerate((0.45, 0.25, 0.12, 0.06), start=1):
             factor += rng.normal(0, size, (count, 1)).astype(np.float32) * np.cos(order * np.arccos(self.place))
         reach = rng.uniform(80, 400, (count, 1))  # angstrom, of the blue end, where there is least light to go by
         edge = np.exp(-(self.wavelength - self.wavelength[0]) / reach).astype(np.float32)
         factor += rng.normal(0, 0.5, (count, 1)).astype(np.float32) * edge
+        dip = rng.normal(0, 0.15, (count, 1)) * np.exp(-(((self.wavelength - 5780) / rng.uniform(40, 130)) ** 2))
+        factor += dip.astype(np.float32)  # little light in either arm
         factor[:, red] += defects.splice[:, None].astype(np.float32)
         factor = np.exp(np.clip(factor, -4, 4))
         for arm, pixels in ((1, ~red), (2, red)):

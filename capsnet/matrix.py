@@ -20,12 +20,14 @@ from capsnet.window_routing import Windows, conv_windows, route_windows, whole_m
 class _MatrixLayer(nn.Module):
     """Matrices, betas and inverse temperatures of a layer."""
 
-    def __init__(self, places: int, in_caps: int, out_caps: int, num_iters: int, final_temperature: float) -> None:
+    def __init__(
+        self, places: int, in_caps: int, out_caps: int, num_iters: int, final_temperature: float, fused: bool
+    ) -> None:
         super().__init__()
         if num_iters < 1:
             raise ValueError(f"num_iters must be at least 1 (1 is the weighted mean), got {num_iters}")
         self.in_caps, self.out_caps, self.num_iters = in_caps, out_caps, num_iters
-        self.final_temperature = final_temperature
+        self.final_temperature, self.fused = final_temperature, fused
         self.weight = nn.Parameter(torch.empty(places, in_caps, out_caps, 4, 4))
         self.beta_u = nn.Parameter(torch.full((out_caps,), 15.0))  # activations begin near a half
         self.beta_a = nn.Parameter(torch.zeros(out_caps))
@@ -43,12 +45,15 @@ class _MatrixLayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Poses (B, H', W', C, 4, 4) and activations (B, H', W', C); float32 also under autocast."""
         batch = len(poses)
+        function = route_windows
+        if self.fused:
+            from capsnet.triton_routing import fused_route_windows as function  # here: Triton is not everywhere
         with torch.autocast(poses.device.type, enabled=False):
             dtype = self.weight.dtype
             flat = poses.to(dtype).reshape(batch, -1, self.in_caps, 16)
             active = activations.to(dtype).reshape(batch, -1, self.in_caps)
             shared = (self.weight, self.beta_u, self.beta_a, windows, self.schedule(windows), offsets)
-            mean, active = route_windows(flat, active, *shared)
+            mean, active = function(flat, active, *shared)
         rows, columns = windows.size
         return mean.view(batch, rows, columns, self.out_caps, 4, 4), active.view(batch, rows, columns, self.out_caps)
 
@@ -73,6 +78,7 @@ class MatrixCapsuleConv2d(_MatrixLayer):
         kernel_size, stride: of the window; no padding.
         num_iters: see `capsnet.em_routing`.
         final_temperature: what the inverse temperature would tend to.
+        fused: route by the Triton kernel (`capsnet.triton_routing`) on a GPU; the same numbers.
 
     Shape: poses (B, H, W, in_caps, 4, 4), activations (B, H, W, in_caps) -> the same with H', W' and out_caps.
 
@@ -89,8 +95,9 @@ class MatrixCapsuleConv2d(_MatrixLayer):
         *,
         num_iters: int = 3,
         final_temperature: float = 1.0,
+        fused: bool = False,
     ) -> None:
-        super().__init__(kernel_size * kernel_size, in_caps, out_caps, num_iters, final_temperature)
+        super().__init__(kernel_size * kernel_size, in_caps, out_caps, num_iters, final_temperature, fused)
         self.kernel_size, self.stride = kernel_size, stride
 
     def forward(self, poses: Tensor, activations: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,8 +120,16 @@ class MatrixClassCapsules(_MatrixLayer):
     Shape: poses (B, H, W, in_caps, 4, 4), activations (B, H, W, in_caps) -> poses (B, O, 4, 4), activations (B, O).
     """
 
-    def __init__(self, in_caps: int, num_classes: int, *, num_iters: int = 3, final_temperature: float = 1.0) -> None:
-        super().__init__(1, in_caps, num_classes, num_iters, final_temperature)
+    def __init__(
+        self,
+        in_caps: int,
+        num_classes: int,
+        *,
+        num_iters: int = 3,
+        final_temperature: float = 1.0,
+        fused: bool = False,
+    ) -> None:
+        super().__init__(1, in_caps, num_classes, num_iters, final_temperature, fused)
 
     def coordinates(self, height: int, width: int) -> Tensor:
         """(H * W, 16): what is added to the votes from each position."""
@@ -157,7 +172,7 @@ class MatrixCapsNet(nn.Module):
         num_classes: class capsules.
         in_channels: of the images; 2 for smallNORB's pairs.
         num_iters: of routing, in all three layers; the paper's best is 3, its smaller networks use 2.
-        final_temperature: see `MatrixCapsuleConv2d`.
+        final_temperature, fused: see `MatrixCapsuleConv2d`.
 
     Shape: (B, in_channels, H, W) -> activations (B, O); 21 pixels at least, any size.
 
@@ -176,9 +191,10 @@ class MatrixCapsNet(nn.Module):
         in_channels: int = 1,
         num_iters: int = 2,
         final_temperature: float = 1.0,
+        fused: bool = False,
     ) -> None:
         super().__init__()
-        routing = {"num_iters": num_iters, "final_temperature": final_temperature}
+        routing = {"num_iters": num_iters, "final_temperature": final_temperature, "fused": fused}
         self.in_channels, self.primary_caps = in_channels, B
         self.features = nn.Sequential(nn.Conv2d(in_channels, A, 5, stride=2), nn.ReLU())
         self.primary_poses = nn.Conv2d(A, B * 16, 1)

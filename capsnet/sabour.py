@@ -94,11 +94,15 @@ class DetachedVotes:
 
 
 class ClassCapsules(CapsuleLayer):
-    """A `CapsuleLayer` with one matrix a pair, begun as the official code does, and ``detach``."""
+    """A `CapsuleLayer` with one matrix a pair, begun as the official code does, with ``detach`` and ``fused``."""
 
-    def __init__(self, in_caps: int, num_classes: int, out_dim: int, *, detach: bool, **routing: Any) -> None:
+    def __init__(
+        self, in_caps: int, num_classes: int, out_dim: int, *, detach: bool, fused: bool, **routing: Any
+    ) -> None:
         super().__init__(PRIMARY_DIM, num_classes, out_dim, in_caps=in_caps, transform="full", **routing)
-        self.detach = detach
+        if fused and (detach or self.routing != "dynamic"):
+            raise ValueError("fused routing is dynamic routing with its gradient: leave detach and other routings out")
+        self.detach, self.fused = detach, fused
 
     def reset_parameters(self) -> None:
         """Normal with deviation 0.1, cut at two deviations."""
@@ -106,6 +110,14 @@ class ClassCapsules(CapsuleLayer):
 
     def votes(self, u: Tensor) -> Votes:
         return DetachedVotes(super().votes(u)) if self.detach else super().votes(u)
+
+    def forward(self, u: Tensor, trace: list[RoutingStep] | None = None) -> Tensor:
+        if not self.fused or trace is not None:
+            return super().forward(u, trace)
+        from capsnet.triton_routing import fused_route  # here, for Triton is not everywhere
+
+        with torch.autocast(u.device.type, enabled=False):
+            return fused_route(u, self.weight, self.num_iters, self.squash_constant)
 
 
 class Decoder(nn.Sequential):
@@ -138,6 +150,7 @@ class CapsNet(nn.Module):
         out_dim: numbers of a class capsule.
         routing, num_iters, squash_constant: see `CapsuleLayer`; the paper's are ``dynamic``, 3 and 1.
         detach: let no gradient through the agreements; the official code lets it through all iterations.
+        fused: route by the Triton kernel (`capsnet.triton_routing`) on a GPU; the same numbers.
         decoder: whether there is one.
 
     Shape: (B, C, H, W) -> lengths (B, O); with ``drawn`` (B, n) also images (B, n, C, H, W).
@@ -157,6 +170,7 @@ class CapsNet(nn.Module):
         num_iters: int = 3,
         squash_constant: float = 1.0,
         detach: bool = False,
+        fused: bool = False,
         decoder: bool = True,
     ) -> None:
         super().__init__()
@@ -168,6 +182,7 @@ class CapsNet(nn.Module):
             num_classes,
             out_dim,
             detach=detach,
+            fused=fused,
             routing=routing,
             num_iters=num_iters,
             squash_constant=squash_constant,

@@ -63,6 +63,8 @@ class Settings(RunSettings):
     """M-steps of routing, in every layer"""
     final_temperature: float = 1.0
     """see MatrixCapsuleConv2d"""
+    fused: bool = False
+    """route by the Triton kernels; needs a GPU"""
     lr: float = 1e-2
     """learning rate of Adam at its highest; a fifth of the run up along a line, then down along half a cosine"""
     margin_share: float = 0.8
@@ -76,6 +78,7 @@ class Settings(RunSettings):
         self.require(self.num_iters >= 1, "num_iters", "at least 1")
         self.require(min(self.widths) >= 1, "widths", "four positive numbers")
         self.require(self.lr > 0, "lr", "positive")
+        self.require(not self.fused or torch.cuda.is_available(), "fused", "left out: torch sees no GPU here")
         self.require(self.viewpoints == "all" or self.data == "norb", "viewpoints", "all, except for --data norb")
 
     @property
@@ -184,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def build(settings: dict[str, Any]) -> MatrixCapsNet:
     """The network of these settings (of the command line, or of a checkpoint)."""
     norb = settings["data"] == "norb"
-    routing = {key: settings[key] for key in ("num_iters", "final_temperature")}
+    routing = {key: settings[key] for key in ("num_iters", "final_temperature", "fused")}
     return MatrixCapsNet(*settings["widths"], num_classes=5 if norb else 10, in_channels=2 if norb else 1, **routing)
 
 

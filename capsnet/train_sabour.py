@@ -77,6 +77,8 @@ class Settings(RunSettings):
     """let no gradient through the agreements"""
     decoder: bool = True
     """draw the digit again from its capsule, as a second term of the loss"""
+    fused: bool = False
+    """route by the Triton kernels; needs a GPU"""
     lr: float = 1e-3
     """learning rate of Adam; the peak of a one-cycle schedule"""
     schedule: Literal["exponential", "one_cycle"] = "exponential"
@@ -88,6 +90,7 @@ class Settings(RunSettings):
         self.require(self.train_images >= 0, "train_images", "0 or more")
         self.require(self.num_iters >= 1, "num_iters", "at least 1")
         self.require(self.lr > 0, "lr", "positive")
+        self.require(not self.fused or torch.cuda.is_available(), "fused", "left out: torch sees no GPU here")
 
     @property
     def run_name(self) -> str:
@@ -102,7 +105,7 @@ def build(settings: Mapping[str, Any]) -> CapsNet | BaselineCNN:
     shape = (1, size, size)
     if settings["model"] == "cnn":
         return BaselineCNN(image_shape=shape, network=settings["network"])
-    own = {key: settings[key] for key in ("routing", "num_iters", "detach", "decoder", "network")}
+    own = {key: settings[key] for key in ("routing", "num_iters", "detach", "fused", "decoder", "network")}
     return CapsNet(image_shape=shape, **own)
 
 

@@ -115,8 +115,8 @@ class _Ledger:
         self.right: list[Tensor] = []
 
     def add(self, left: Tensor, right: Tensor) -> None:
-        self.left.append(left)
-        self.right.append(right)
+        self.left.append(left.detach())  # with their graph they would hold on to each other, and to the votes
+        self.right.append(right.detach())
 
     def total(self) -> Tensor:
         """(n, C, I, 32)."""

@@ -1,6 +1,8 @@
 """Matrix capsules in windows against explicit votes and plain loops; the paper's parameter counts."""
 
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -160,6 +162,30 @@ def test_small_chunks_batch_mates_and_permutations(monkeypatch):
     single = layer(poses, activations)
     torch.testing.assert_close(single, found)
     torch.testing.assert_close(torch.autograd.grad(single[0].sum() + single[1].sum(), layer.weight)[0], grad)
+
+
+def test_votes_are_gone_after_the_backward_pass(monkeypatch):
+    """Without waiting for the garbage collector: a cycle once kept the votes of every image."""
+    made: list[weakref.ref] = []
+
+    class Watched(wr._Chunk):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(weakref.ref(self.votes))
+
+    monkeypatch.setattr(wr, "_Chunk", Watched)
+    monkeypatch.setattr(wr, "CHUNK_BYTES", 1)
+    layer = MatrixCapsuleConv2d(2, 3, 3)
+    poses, activations = make(layer, 4, 4, 4, torch.float32)
+    gc.collect()
+    gc.disable()
+    try:
+        out = layer(poses, activations)
+        (out[0].sum() + out[1].sum()).backward()
+        assert len(made) == 8  # four images, forward and backward
+        assert [ref() for ref in made] == [None] * 8
+    finally:
+        gc.enable()
 
 
 def test_activations_weight_and_half_precision():

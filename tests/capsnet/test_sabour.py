@@ -189,6 +189,8 @@ def test_wrong_use_is_named():
         CapsNet(image_shape=(1, 16, 20))
     with pytest.raises(ValueError, match="it cannot draw"):
         small(decoder=False)(torch.rand(1, 1, 12, 13), torch.zeros(1, 1, dtype=torch.long))
+    with pytest.raises(ValueError, match="fused routing is dynamic routing with its gradient"):
+        small(routing="kmeans", fused=True)
     with pytest.raises(ValueError, match="routing must be one of"):
         small(routing="em")
     assert isinstance(small().decoder, Decoder)

@@ -11,7 +11,7 @@ from capsnet import train_matrix, train_sabour
 from capsnet.hinton_data import PLACEMENTS, PlacedDigits
 from trainer import load_checkpoint, run_main
 
-SMALL = ["--recipe", "small", "--epochs", "2", "--batch-size", "64", "--train-images", "256"]
+SMALL = ["--recipe", "small", "--epochs", "2", "--batch-size", "16", "--train-images", "64"]
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_errors_count_a_pair_as_right_when_both_are_found(tmp_path):
 
 
 def test_a_matrix_run_leaves_everything_and_repeats(tmp_path):
-    flags = ["--widths", "6", "2", "3", "3", "--epochs", "2", "--batch-size", "32", "--train-images", "64"]
+    flags = ["--widths", "4", "1", "2", "2", "--epochs", "1", "--batch-size", "16", "--train-images", "32"]
     results = [train_matrix.main([*flags, "--out", str(tmp_path), "--name", name]) for name in ("one", "two")]
     folder = tmp_path / "capsnet" / "one"
     assert {p.name for p in (folder / "figures").iterdir()} == {"vote_distances.png", "poses.png"}
@@ -118,11 +118,13 @@ def test_a_matrix_run_leaves_everything_and_repeats(tmp_path):
     [
         (["--widths", "6", "2", "3"], "--widths"),
         (["--margin-share", "0"], "--margin-share must be above 0, at most 1, got 0"),
-        (["--viewpoints", "azimuth"], "--viewpoints must be all, except for --data norb, got azimuth"),
+        (["--viewpoints", "azimuth"], "--viewpoints must be all"),
+        (["--fused"], "--fused must be left out"),
         (["--data", "norb"], "smallNORB is not fetched from here"),
     ],
 )
-def test_wrong_flags_of_matrix(argv, message, capsys, tmp_path):
+def test_wrong_flags_of_matrix(argv, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     root = ["--data-root", str(tmp_path), "--out", str(tmp_path)]
     assert message in fails(train_matrix.main, [*argv, *root], capsys)
 

@@ -1,0 +1,91 @@
+"""The Triton kernels against the plain forms, forward and backward; run by test_triton_routing.py in a process of its
+own, since Triton decides when it is first imported whether kernels are compiled or interpreted.
+"""
+
+import pytest
+import torch
+
+from capsnet import CapsNet, MatrixCapsNet, route
+from capsnet import triton_routing as kernels
+from capsnet.window_routing import conv_windows, route_windows, whole_map
+
+CUDA = torch.cuda.is_available()
+
+
+def on_device(*tensors):
+    return [x.cuda() if CUDA else x for x in tensors]
+
+
+def compare(found, expected, leaves):
+    """Values and gradients under random cotangents; sums of float32 in another order."""
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    cotangents = [torch.randn_like(x) for x in found]
+    grads = [torch.autograd.grad(x, leaves, cotangents) for x in (found, expected)]
+    for a, b in zip(*grads, strict=True):
+        assert b.abs().max() > 0
+        torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-4 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("batch", "inputs", "numbers", "outputs", "dims", "num_iters"),
+    [(2, 6, 8, 10, 16, 3), (3, 5, 3, 3, 5, 2), (1, 1, 4, 1, 2, 3), (2, 9, 8, 4, 8, 1)],
+)
+def test_dynamic_routing(batch, inputs, numbers, outputs, dims, num_iters):
+    u, weight = on_device(torch.randn(batch, inputs, numbers), torch.randn(inputs, numbers, outputs, dims))
+    leaves = [u.requires_grad_(), weight.requires_grad_()]
+    votes = torch.einsum("bin,inod->biod", u, weight)
+    expected = route(votes, "dynamic", num_iters, 1.0)
+    compare([kernels.fused_route(u, weight, num_iters)], [expected], leaves)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "kernel", "stride", "num_iters"),
+    [(2, 3, 2, 1, 3), (4, 3, 3, 1, 2), (3, 3, 2, 2, 2), (2, 2, 1, 1, 1)],
+)
+def test_em_routing_in_windows(height, width, kernel, stride, num_iters):
+    windows = conv_windows(height, width, kernel, stride)
+    weight = torch.randn(kernel * kernel, 2, 3, 4, 4)
+    check_em(windows, height * width, weight, num_iters, None)
+
+
+def test_em_routing_of_classes_with_coordinates():
+    check_em(whole_map(2, 3), 6, torch.randn(1, 2, 3, 4, 4), 3, torch.rand(6, 16))
+
+
+def check_em(windows, positions, weight, num_iters, offsets):
+    poses, activations = torch.randn(2, positions, 2, 16), torch.rand(2, positions, 2)
+    tensors = on_device(poses, activations, weight, torch.randn(3), torch.randn(3))
+    leaves = [x.requires_grad_() for x in tensors]
+    schedule = [0.01, 0.02, 0.03][:num_iters]
+    found = kernels.fused_route_windows(*leaves, windows, schedule, offsets)
+    expected = route_windows(*leaves, windows, schedule, offsets)
+    compare(found, expected, leaves)
+
+
+def test_degenerate_inputs():
+    u, weight = on_device(torch.zeros(1, 3, 4), torch.zeros(3, 4, 2, 4))
+    u.requires_grad_()
+    out = kernels.fused_route(u, weight)
+    out.sum().backward()
+    assert torch.isfinite(out).all()
+    assert torch.isfinite(u.grad).all()
+    poses, activations, weight = on_device(torch.ones(1, 4, 1, 16), torch.zeros(1, 4, 1), torch.ones(1, 1, 2, 4, 4))
+    poses.requires_grad_()
+    betas = on_device(torch.zeros(2), torch.zeros(2))
+    mean, active = kernels.fused_route_windows(poses, activations, weight, *betas, whole_map(2, 2), [0.1, 0.2])
+    (mean.sum() + active.sum()).backward()
+    assert torch.isfinite(mean).all()
+    assert torch.isfinite(poses.grad).all()
+
+
+def test_networks_route_by_them():
+    [images] = on_device(torch.rand(2, 1, 21, 21))
+    for make in (
+        lambda fused: CapsNet(3, image_shape=(1, 21, 21), network="small", decoder=False, fused=fused),
+        lambda fused: MatrixCapsNet(4, 1, 2, 2, fused=fused),
+    ):
+        plain, fused = make(False), make(True)
+        fused.load_state_dict(plain.state_dict())
+        plain, fused = plain.to(images.device).eval(), fused.to(images.device).eval()
+        torch.testing.assert_close(fused(images), plain(images), rtol=1e-4, atol=1e-5)

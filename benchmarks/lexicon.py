@@ -18,6 +18,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import command
 import numpy as np
 
 from entropy import WordDiscoverer
@@ -142,12 +143,12 @@ def child(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus")
-    parser.add_argument("--nlp-zero", type=Path, metavar="FOLDER")
+    parser.add_argument("corpus", type=command.existing)
+    parser.add_argument("--nlp-zero", type=command.existing, metavar="FOLDER")
     parser.add_argument("--peer-mb", type=float, default=6.0, help="megabytes that slow methods read (default 6)")
     parser.add_argument("--repeats", type=int, default=3, help="medians of so many runs (default 3)")
     parser.add_argument("--min-prob", type=float, default=1e-6)
-    parser.add_argument("--curve", nargs="+", default=[], metavar="FILE")
+    parser.add_argument("--curve", nargs="+", type=command.existing, default=[], metavar="FILE")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -159,4 +160,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

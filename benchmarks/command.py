@@ -1,0 +1,28 @@
+r"""What the benchmarks' command lines share: paths that are looked at before the work, a missing peer in one line."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def existing(text: str) -> Path:
+    """A file or folder to read, for argparse."""
+    if not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"{text!r}: no such file or folder")
+    return Path(text)
+
+
+def writable(text: str) -> Path:
+    """A file to write in a folder that is there, for argparse."""
+    if Path(text).is_dir() or not Path(text).parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r}: name a file in a folder that exists")
+    return Path(text)
+
+
+def run(main: Callable[[], object]) -> None:
+    """Run a benchmark; a package that it measures and that is not installed is one line."""
+    try:
+        main()
+    except ModuleNotFoundError as fault:
+        sys.exit(f"error: {fault.name} is not installed; pip install it, or the extra [bench] of this package")

@@ -68,6 +68,7 @@ def main():
     add("entropy, one call", "list of words", lambda: segmenter.segment(joined))
     add("entropy, line by line", "lists of offsets", lambda: [segmenter.offsets(line) for line in lines])
     add("entropy, line by line", "lists of words", lambda: [segmenter.segment(line) for line in lines])
+    add("entropy, segment_many", "lists of words", lambda: list(segmenter.segment_many(lines)))
     add("entropy", "spaced text", lambda: segmenter.spaced(joined))
     add("rjieba, line by line, HMM off", "lists of words", lambda: [rjieba.cut(line, False) for line in lines])
     add(

@@ -75,7 +75,8 @@ class Settings(RunSettings):
     min_count: int = 5
     """times that a character has to occur in the training part to have an id"""
     batch_size: int = 100
-    """sentences a step (objective classes), or groups, two sentences each (objective pairs)"""
+    """sentences a step (objective classes), or groups, two sentences each (objective pairs; where there are fewer than
+    eight such batches, an eighth of the groups)"""
     epochs: int = 25
     """passes over the training data"""
     objective: Literal["classes", "pairs"] = "classes"
@@ -209,16 +210,18 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         model, vocabulary = build(settings, parts)
         width, seed = settings.architecture.max_length, settings.seed
         dataset: LabelledSentences | GroupPairs
+        batch_size = settings.batch_size
         if settings.objective == "classes":
             dataset = LabelledSentences(parts.train, vocabulary, width)
             by_length = settings.architecture.padding == "mask"
-            order = dataset.order(seed, settings.batch_size, by_length)
+            order = dataset.order(seed, batch_size, by_length)
         else:
             dataset = GroupPairs(parts.train, vocabulary, width, seed)
             firsts = [group[0] for group in parts.train] if settings.neighbours else []
             vectors = model.encoder.encode(firsts, convert_to_tensor=True)
             order = dataset.order(seed, torch.as_tensor(vectors), settings.neighbours)
-        batches = EpochBatches(order, settings.batch_size, place)
+            batch_size = min(batch_size, max(2, len(dataset) // 8 // place.size * place.size))
+        batches = EpochBatches(order, batch_size, place)
 
         model = model.to(place.device)
         if place.is_main:

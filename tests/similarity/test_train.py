@@ -23,7 +23,7 @@ from trainer import load_checkpoint, run_main
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTICLE = ["--epochs", "2", "--batch-size", "64", "--dim", "16", "--hidden", "16", "--embedding-dim", "16"]
-OURS = ["--recipe", "ours", "--epochs", "2", "--batch-size", "100", "--dim", "32", "--buckets", "4096"]
+OURS = ["--recipe", "ours", "--epochs", "2", "--dim", "32", "--buckets", "4096"]  # 8 batches of 50 groups
 RUNS = {"article": ARTICLE, "ours": OURS}
 TINY_BAG = Architecture(dim=32, hidden=0, max_length=64, buckets=4096)  # of OURS
 

@@ -74,7 +74,9 @@ def retrieve(embeddings: Any, groups: Sequence[Any] | np.ndarray | Tensor, progr
         ValueError: as `retrieval_accuracy`.
     """
     sparse = scipy.sparse.issparse(embeddings)
-    vectors = embeddings.tocsr().astype(np.float32) if sparse else torch.as_tensor(embeddings, dtype=torch.float32)
+    vectors: Any = (  # a matrix of either library, with the same operators
+        embeddings.tocsr().astype(np.float32) if sparse else torch.as_tensor(embeddings, dtype=torch.float32)
+    )
     names = groups.tolist() if isinstance(groups, np.ndarray | Tensor) else list(groups)
     if len(vectors.shape) != 2 or vectors.shape[0] != len(names):
         raise ValueError(f"embeddings {tuple(vectors.shape)} for {len(names)} groups; expected (N, D) and N groups")
@@ -89,8 +91,8 @@ def retrieve(embeddings: Any, groups: Sequence[Any] | np.ndarray | Tensor, progr
     histograms = torch.zeros(2, BINS, dtype=torch.float64)  # of strangers, of fellows
     for start in tqdm(range(0, len(names), ROWS), desc="retrieval", disable=not progress, leave=False):
         block = torch.arange(start, min(start + ROWS, len(names)))
-        similarity = vectors[start : start + ROWS] @ vectors.T  # (ROWS, N)
-        similarity = torch.from_numpy(similarity.toarray()) if sparse else similarity
+        products = vectors[start : start + ROWS] @ vectors.T
+        similarity: Tensor = torch.from_numpy(products.toarray()) if sparse else products  # (ROWS, N)
         own = labels[block, None] == labels[None]
         own[torch.arange(len(block)), block] = False
         row, column = own.nonzero(as_tuple=True)  # (P,)

@@ -21,6 +21,7 @@ from entropy.trie import NEWLINE, build_trie, find_units, walk
 from entropy.utf8 import code_points, to_text
 
 _BITS_PER_CHARACTER = 17.0  # to name one of all assigned code points
+_BATCH = 1 << 16  # characters
 
 
 class UnigramSegmenter:
@@ -82,8 +83,32 @@ class UnigramSegmenter:
         return [text[start:end] for start, end in self.offsets(text)]
 
     def segment_many(self, texts: Iterable[str]) -> Iterator[list[str]]:
-        """The words of each text, one text at a time."""
-        return map(self.segment, texts)
+        """The words of each text, as `segment` gives them; many texts go through the kernels at once."""
+        if any("\n" in word for word in self.words):  # it might reach from one text into the next
+            yield from map(self.segment, texts)
+            return
+        batch: list[str] = []
+        size = 0
+        for text in texts:
+            batch.append(text)
+            size += len(text) + 1
+            if size >= _BATCH:
+                yield from self._segment_batch(batch)
+                batch, size = [], 0
+        yield from self._segment_batch(batch)
+
+    def _segment_batch(self, texts: list[str]) -> Iterator[list[str]]:
+        """The texts joined by line ends, which are words of their own, and taken apart again."""
+        joined = "\n".join(texts)
+        ends = self.ends(code_points(joined))
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        starts = np.cumsum(lengths + 1) - lengths - 1
+        firsts = np.searchsorted(ends, starts, side="right").tolist()  # words that end behind the start of their text
+        lasts = np.searchsorted(ends, starts + lengths, side="right").tolist()
+        places = ends.tolist()
+        words = [joined[start:end] for start, end in zip([0, *places], places, strict=False)]
+        for first, last in zip(firsts, lasts, strict=True):
+            yield words[first:last]
 
     def spaced(self, text: str, separator: str = "  ") -> str:
         """`text` with `separator` between the words of each line, and its own spaces left out."""
@@ -121,15 +146,9 @@ class UnigramSegmenter:
 
     def _path(self, codes: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, float]:
         """Where the units end and which are numbers, where the words end, and the score of the best path in nats."""
-        classes = character_classes()
-        unit_ends = np.empty(len(codes), np.int64)
-        digits = np.empty(len(codes), np.bool_)
-        find_units(codes, classes, unit_ends, digits)
-        back = np.empty(len(codes) + 1, np.int64)
-        best = np.full(len(codes) + 1, -np.inf)
         unseen = math.log(self.unseen / self.total)
-        _forward(codes, classes, unit_ends, digits, *self._trie, unseen, self.numbers, best, back)
-        return (unit_ends, digits), backward(back), float(best[-1])
+        unit_ends, digits, ends, score = _best_path(codes, character_classes(), *self._trie, unseen, self.numbers)
+        return (unit_ends, digits), ends, float(score)
 
 
 @njit(cache=True, nogil=True)
@@ -162,6 +181,19 @@ def _forward(codes, classes, unit_ends, digits, root, keys, scores, unseen, numb
             if score > best[first]:
                 best[first], back[first] = score, i
         i = first
+
+
+@njit(cache=True, nogil=True)
+def _best_path(codes, classes, root, keys, scores, unseen, numbers):
+    """Units and words of a text in one call: on a short line the calls would cost more than the work."""
+    n = len(codes)
+    unit_ends = np.empty(n, np.int64)
+    digits = np.empty(n, np.bool_)
+    find_units(codes, classes, unit_ends, digits)
+    best = np.full(n + 1, -np.inf)
+    back = np.empty(n + 1, np.int64)
+    _forward(codes, classes, unit_ends, digits, root, keys, scores, unseen, numbers, best, back)
+    return unit_ends, digits, backward(back), best[n]
 
 
 @njit(cache=True, nogil=True)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from entropy import segmenter as module
 from entropy.characters import SPACE
 from entropy.corpus import Corpus
 from entropy.errors import UserError
@@ -45,6 +46,16 @@ def test_counts_are_those_of_the_segmented_words(texts, words, workers):
     counted = UnigramSegmenter(words).count(Corpus(texts), workers)
     tokens = [token for token in oracle.segment("\n".join(texts), words) if token in words]
     assert {w: n for w, n in counted.items() if n} == {w: tokens.count(w) for w in set(tokens)}
+
+
+@given(st.lists(TEXT, max_size=6), WORDS, st.sampled_from([1, 20, 1 << 16]))
+@example(["", "天地", "", "\n", "\u0301天", " ", ""], {"天地": 1}, 20)
+@settings(max_examples=100, deadline=None)
+def test_many_texts_are_segmented_as_each_alone(texts, words, batch):
+    segmenter = UnigramSegmenter(words)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_BATCH", batch)
+        assert list(segmenter.segment_many(iter(texts))) == [segmenter.segment(text) for text in texts]
 
 
 def test_a_class_of_numbers_is_counted_once():

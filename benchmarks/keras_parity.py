@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 import losses
 from capsnet import DigitCapsNet
+from similarity import Architecture, SentenceEncoder
 from trainer.keras import read_keras
 from trainer.keras_training import KerasAdam
 
@@ -61,19 +62,20 @@ def keras_sentences() -> "keras.Model":
 
 
 class Sentences(nn.Module):
-    """Embedding, GRU, unit vectors, and the head with projected class vectors."""
+    """The article's encoder, and the head with projected class vectors."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.embedding, self.gru = nn.Embedding(VOCABULARY, DIM), nn.GRU(DIM, DIM, batch_first=True)
+        self.encoder = SentenceEncoder(VOCABULARY, Architecture(padding="original", max_length=LENGTH))
         self.head = losses.MarginSoftmaxHead(DIM, GROUPS, "am_softmax", unit_columns="projected", chunk_size=128)
 
     def load(self, path: Path) -> None:
-        [classes] = read_keras(path).load([self.embedding, self.gru], also={"einsum_dense": 1})
+        modules = [self.encoder.embedding, self.encoder.gru]
+        [classes] = read_keras(path).load(modules, also={"einsum_dense": 1})
         self.head.weight.data = torch.tensor(classes.arrays["0"].T.copy())
 
     def loss(self, ids: Tensor, labels: Tensor) -> Tensor:
-        return self.head(self.gru(self.embedding(ids))[1][0], labels)
+        return self.head(self.encoder(ids), labels)
 
     def after_step(self) -> None:
         self.head.project_()

@@ -8,8 +8,8 @@ r"""The sentence experiment on real groups (Su 2018, archives/5743): baselines, 
     python benchmarks/similarity_groups.py ablation --data-root DATA        # on validation groups
 
 DATA/pairs holds bq, afqmc, atec and simclue as .tsv.xz (`s1 TAB s2 TAB label`). Of the groups 85 % train, 5 % choose
-the epoch, 10 % are asked once; `held_out` trains on three files and asks every group of the fourth that shares no sentence
-with them. A finished run is not run again. Prints a row a run.
+the epoch, 10 % are asked once; `held_out` trains on three files and asks every group of the fourth that shares no
+sentence with them. A finished run is not run again. Prints a row a run.
 """
 
 import json

@@ -12,7 +12,7 @@ from spectra.galaxies import smooth
 from spectra.lines import NARROW
 from spectra.preprocess import Preprocessing, fill_gaps
 from spectra.quasars import Axis, quasars
-from spectra.simulate import models
+from spectra.simulator import models
 from spectra.spectrum import Spectrum
 from spectra.stars import FIRST, SIZE, STEP, StarTypes
 

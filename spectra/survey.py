@@ -109,7 +109,7 @@ def open_survey(folder: Path) -> StoredSurvey:
     """
     if not (folder / "survey.json").is_file():
         raise UserError(
-            f"{folder}: no survey there (no survey.json); make one: python -m spectra.simulate {folder} --num 20000"
+            f"{folder}: no survey there (no survey.json); make one: python -m spectra.simulator {folder} --num 20000"
         )
     try:
         about = json.loads((folder / "survey.json").read_text(encoding="utf-8"))

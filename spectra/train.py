@@ -1,6 +1,6 @@
 r"""Star, unknown, galaxy or quasar (Su 2018, archives/5505): cross-entropy first, then the soft macro-F1 itself.
 
-    python -m spectra.simulate data/train --num 36000 --seed 1 --shares 0.46 0.18 0.18 0.18
+    python -m spectra.simulator data/train --num 36000 --seed 1 --shares 0.46 0.18 0.18 0.18
     python -m spectra.train --data data/train --precision bf16                    # the article's recipe
     python -m spectra.train --data data/train --precision bf16 --recipe ours      # this repository's
 
@@ -64,7 +64,7 @@ class Settings(RunSettings):
     recipe: Literal["faithful", "ours"] = "faithful"
     """which defaults the other flags start from: the article's, or this repository's own"""
     data: Path = Path("data/train")
-    """folder of a survey: python -m spectra.simulate, or spectra.survey for real ones"""
+    """folder of a survey: python -m spectra.simulator, or spectra.survey for real ones"""
     test: Path | None = None
     """folder of a survey to score once at the end; empty: the validation part is scored"""
     validation_share: float = 0.1

@@ -9,7 +9,7 @@ import torch
 from spectra import Preprocessing, read_spectrum, simulate
 from spectra import survey as survey_module
 from spectra.data import Augmentation, SpectraBatches, drawn_by_class, prepared, split
-from spectra.simulate import main as simulate_main
+from spectra.simulator import main as simulate_main
 from spectra.survey import ARRAYS, open_survey
 from trainer import EpochBatches, UserError, World
 

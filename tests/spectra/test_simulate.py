@@ -8,7 +8,7 @@ from spectra.galaxies import calzetti, smooth
 from spectra.instrument import Instrument, fine, observed_grid
 from spectra.lines import NARROW, SKY_LINES, STELLAR_LINES, hydrogen, hydrogen_strength
 from spectra.quasars import Axis, lyman_depth, quasars
-from spectra.simulate import CHUNK, models, shift
+from spectra.simulator import CHUNK, models, shift
 from spectra.spectrum import CLASSES, SURVEY_SHARES
 from spectra.stars import (
     LIGHT,

@@ -18,7 +18,7 @@ from spectra import evaluate, predict, simulate, train
 from spectra.evaluate import load_run
 from spectra.redshift import estimate
 from spectra.saliency import saliency
-from spectra.simulate import main as simulate_main
+from spectra.simulator import main as simulate_main
 from spectra.spectrum import CLASSES, make_spectrum
 from trainer import UserError, load_checkpoint, run_main
 

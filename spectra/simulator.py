@@ -1,7 +1,7 @@
 r"""A labelled survey from physics: stars, galaxies, quasars, and spectra that nobody could classify.
 
-    python -m spectra.simulate data/train --num 40000 --seed 1 --shares 0.4 0.2 0.2 0.2       # flux.npy, ivar.npy, ..
-    python -m spectra.simulate data/test --num 20000 --seed 3                                 # the article's shares
+    python -m spectra.simulator data/train --num 40000 --seed 1 --shares 0.4 0.2 0.2 0.2       # flux.npy, ivar.npy, ..
+    python -m spectra.simulator data/test --num 20000 --seed 3                                 # the article's shares
 
 Seeded: the same arguments give the same arrays on one machine. Real spectra as templates: ``--templates DIR``.
 """
@@ -238,7 +238,7 @@ class Settings:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Simulate and write, a chunk at a time."""
-    settings = tyro.cli(Settings, args=argv, prog="python -m spectra.simulate")
+    settings = tyro.cli(Settings, args=argv, prog="python -m spectra.simulator")
     templates = None if settings.templates is None else load_templates(settings.templates)
     made = chunks(settings.num, settings.seed, settings.shares, templates)
     first = next(made)

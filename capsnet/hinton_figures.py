@@ -114,7 +114,8 @@ def perturbation_figure(model: CapsNet, image: Tensor, label: int) -> Figure:
     figure = Figure(figsize=(5.5, 0.5 * dims), layout="constrained")
     axes = figure.subplots()
     axes.imshow(1 - sheet.numpy(), cmap="gray", vmin=0, vmax=1)
-    axes.set_xticks([side * (i + 0.5) for i in range(len(tweaks))], [f"{t:+.2f}" for t in TWEAKS], fontsize=6)
+    marks = [f"{t:+.2f}".replace("-0.00", "0") for t in TWEAKS.tolist()]
+    axes.set_xticks([side * (i + 0.5) for i in range(len(tweaks))], marks, fontsize=6)
     axes.set_yticks([side * (i + 0.5) for i in range(dims)], [str(i) for i in range(dims)], fontsize=6)
     axes.set_ylabel(f"number of the capsule of class {label}")
     return figure

@@ -29,7 +29,7 @@ class _MatrixLayer(nn.Module):
         self.in_caps, self.out_caps, self.num_iters = in_caps, out_caps, num_iters
         self.final_temperature, self.fused = final_temperature, fused
         self.weight = nn.Parameter(torch.empty(places, in_caps, out_caps, 4, 4))
-        self.beta_u = nn.Parameter(torch.full((out_caps,), 15.0))  # activations begin near a half
+        self.beta_u = nn.Parameter(torch.full((out_caps,), 0.94))  # activations begin near a half
         self.beta_a = nn.Parameter(torch.zeros(out_caps))
         nn.init.normal_(
             self.weight, std=1.0
@@ -39,6 +39,12 @@ class _MatrixLayer(nn.Module):
         """Inverse temperatures that suit the layer: the cost grows with the children a parent has to itself."""
         share = windows.children_per_parent * self.in_caps / self.out_caps
         return inverse_temperatures(self.num_iters, self.final_temperature / share)
+
+    def betas(self, windows: Windows) -> tuple[Tensor, Tensor]:
+        """What EM is given: beta_u, held as in the paper for each of a pose's 16 numbers, and beta_a, held in units of
+        the last logit; both then learn as fast as everything else (the official code multiplies them too).
+        """
+        return 16 * self.beta_u, self.beta_a / self.schedule(windows)[-1]
 
     def route(
         self, poses: Tensor, activations: Tensor, windows: Windows, offsets: Tensor | None = None
@@ -52,7 +58,7 @@ class _MatrixLayer(nn.Module):
             dtype = self.weight.dtype
             flat = poses.to(dtype).reshape(batch, -1, self.in_caps, 16)
             active = activations.to(dtype).reshape(batch, -1, self.in_caps)
-            shared = (self.weight, self.beta_u, self.beta_a, windows, self.schedule(windows), offsets)
+            shared = (self.weight, *self.betas(windows), windows, self.schedule(windows), offsets)
             mean, active = function(flat, active, *shared)
         rows, columns = windows.size
         return mean.view(batch, rows, columns, self.out_caps, 4, 4), active.view(batch, rows, columns, self.out_caps)
@@ -153,9 +159,9 @@ class MatrixClassCapsules(_MatrixLayer):
         votes = votes.flatten(1, 2) + self.coordinates(height, width)[:, None, None]  # (B, HW, K, O, 16)
         votes = votes.flatten(1, 2).unflatten(3, (4, 4))
         steps: list[EMStep] = []
-        schedule = self.schedule(whole_map(height, width, poses.device))
-        shared = (self.beta_u, self.beta_a, self.num_iters)
-        em_routing(votes, activations.flatten(1), *shared, inverse_temperature=schedule, trace=steps)
+        windows = whole_map(height, width, poses.device)
+        shared = (*self.betas(windows), self.num_iters)
+        em_routing(votes, activations.flatten(1), *shared, inverse_temperature=self.schedule(windows), trace=steps)
         return votes.flatten(3), steps
 
 

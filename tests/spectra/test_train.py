@@ -188,7 +188,8 @@ def test_predict_goes_through_a_folder_and_leaves_out_what_is_wrong(run, files, 
         chances = [float(row[f"p_{name}"]) for name in CLASSES]
         assert sum(chances) == pytest.approx(1, abs=3e-4)  # four digits each
         assert row["class"] == (CLASSES[int(np.argmax(chances))] if max(chances) >= 0.5 else "unknown")
-        assert abs(float(row["snr"]) - made.snr[i]) < 0.5 * made.snr[i] + 0.5
+        if made.labels[i] != 1:  # a ruined spectrum has less than was asked for
+            assert abs(float(row["snr"]) - made.snr[i]) < 0.5 * made.snr[i] + 0.5
         assert row["model"] == predict.model_hash(load_run(run))
     assert not list(tmp_path.glob("*.partial"))
 

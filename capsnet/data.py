@@ -168,11 +168,11 @@ def split(digits: Digits, num_validation: int) -> tuple[Digits, Digits]:
     return digits[order[num_validation:]], digits[order[:num_validation]]
 
 
-def read_idx(path: Path, num_dims: int) -> np.ndarray:
-    """Read an IDX file of unsigned bytes, gzipped or not, judged by its content and not by its name.
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, decompressed where it is a gzip stream, judged by its content and not by its name.
 
     Raises:
-        UserError: truncated, too long, another type or number of dimensions, or a broken gzip stream.
+        UserError: a damaged gzip stream.
     """
     data = path.read_bytes()
     if data[:2] == b"\x1f\x8b":
@@ -180,6 +180,16 @@ def read_idx(path: Path, num_dims: int) -> np.ndarray:
             data = gzip.decompress(data)
         except (EOFError, OSError, zlib.error) as error:
             raise UserError(f"{path}: the gzip stream is damaged ({error}); fetch the file again") from error
+    return data
+
+
+def read_idx(path: Path, num_dims: int) -> np.ndarray:
+    """Read an IDX file of unsigned bytes, gzipped or not, judged by its content and not by its name.
+
+    Raises:
+        UserError: truncated, too long, another type or number of dimensions, or a broken gzip stream.
+    """
+    data = read_bytes(path)
     magic = bytes([0, 0, 8, num_dims])
     if data[:4] != magic:
         raise UserError(

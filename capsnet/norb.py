@@ -9,9 +9,7 @@ The paper's other question is about viewpoints: train on some, test on all other
 Shapes: ``N`` examples; a pair of images is (2, H, W).
 """
 
-import gzip
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from capsnet.data import read_bytes
 from trainer import UserError
 
 Part = Literal["train", "test"]
@@ -87,12 +86,7 @@ def read_matrix(path: Path) -> np.ndarray:
     Raises:
         UserError: another format or type, or not as many bytes as promised.
     """
-    data = path.read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise UserError(f"{path}: the gzip stream is damaged ({error}); fetch the file again") from error
+    data = read_bytes(path)
     if len(data) < 20:
         raise UserError(f"{path}: {len(data)} bytes are too few for the header of a smallNORB matrix")
     magic, num_dims = struct.unpack("<Ii", data[:8])

@@ -9,7 +9,6 @@ Results, minutes and hardware: HINTON.md. The spread loss's margin grows from 0.
 steps. The last epoch is the one that is tested, once.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from capsnet.data import Digits, load, split
 from capsnet.hinton_data import PlacedDigits, Placement
 from capsnet.matrix import MatrixCapsNet
 from capsnet.norb import Norb, NorbBatches, Viewpoints, load_norb
+from capsnet.schedules import one_cycle
 from losses import spread
 from losses.capsule import spread_margin
 from trainer import (
@@ -189,14 +189,6 @@ def build(settings: dict[str, Any]) -> MatrixCapsNet:
     norb = settings["data"] == "norb"
     routing = {key: settings[key] for key in ("num_iters", "final_temperature", "fused")}
     return MatrixCapsNet(*settings["widths"], num_classes=5 if norb else 10, in_channels=2 if norb else 1, **routing)
-
-
-def one_cycle(step: int, steps: int) -> float:
-    """Up along a line for a fifth of the steps, down along half a cosine."""
-    warm = max(1, round(0.2 * steps))
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm)))
 
 
 def test(run: Run, model: MatrixCapsNet, tests: dict[str, Batches], data_sha256: str) -> dict[str, Any]:

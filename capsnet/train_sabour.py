@@ -9,7 +9,6 @@ Results, minutes and hardware: HINTON.md. The last epoch is the one that is test
 test set, and nothing but the curve is read from the validation part.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from capsnet.hinton_data import AFFNIST_SIZE, PLACEMENTS, PlacedDigits, Placemen
 from capsnet.multidigit import set_scores
 from capsnet.routing import Routing
 from capsnet.sabour import BaselineCNN, CapsNet, Network, capsnet_loss
+from capsnet.schedules import one_cycle
 from trainer import (
     EpochBatches,
     Run,
@@ -171,18 +171,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def make_scheduler(optimizer: Adam, settings: Settings, steps: int) -> lr_scheduler.LRScheduler:
     """The learning rate by step."""
     least = 1e-6 / settings.lr
-    warm = max(1, round(0.2 * steps))
-
-    def exponential(step: int) -> float:
-        return max(0.96 ** (step / 2000), least)
-
-    def one_cycle(step: int) -> float:
-        """Up along a line for a fifth of the run, down along half a cosine."""
-        if step < warm:
-            return (step + 1) / warm
-        return max(0.5 + 0.5 * math.cos(math.pi * (step - warm) / max(1, steps - warm)), least)
-
-    return lr_scheduler.LambdaLR(optimizer, one_cycle if settings.schedule == "one_cycle" else exponential)
+    if settings.schedule == "one_cycle":
+        return lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step, steps, least))
+    return lr_scheduler.LambdaLR(optimizer, lambda step: max(0.96 ** (step / 2000), least))
 
 
 def test_set(digits: Digits, task: Task) -> PlacedDigits:

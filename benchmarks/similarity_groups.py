@@ -40,6 +40,8 @@ SOURCES = ("bq", "afqmc", "atec", "simclue")
 SHOWN = ("top1", "top5", "top10", "mrr", "map_r")
 LOSSES = ("normalized_softmax", "am_softmax", "simpler_a_softmax")
 ARTICLE = ("--padding", "original", "--precision", "bf16")
+CLASSES = ("--objective", "classes", "--sample-rate", "0.05", "--margin", "0.35", "--scale", "30")
+PRETRAINED = "pretrained on raw text"
 ABLATION: dict[str, tuple[str, ...]] = {
     "our recipe": (),
     "dim 128": ("--dim", "128"),
@@ -52,7 +54,11 @@ ABLATION: dict[str, tuple[str, ...]] = {
     "trigrams too": ("--order", "3"),
     "32,768 buckets": ("--buckets", "32768"),
     "batch 128": ("--batch-size", "128"),
-    "classes, not pairs": ("--objective", "classes", "--sample-rate", "0.05", "--margin", "0.35", "--scale", "30"),
+    "classes, not pairs": CLASSES,
+    "classes, 3 sub-centres": (*CLASSES, "--sub-centers", "3"),
+    "a GRU beside the bag": ("--hidden", "128"),
+    "GRU both ways, mean": ("--hidden", "128", "--bidirectional", "--pooling", "mean"),
+    PRETRAINED: ("--sentences", "raw", "--ngram-drop", "0.3", "--epochs", "1", "--final", "validation"),  # first
 }
 
 
@@ -221,6 +227,8 @@ def held_out(settings: Settings) -> None:
 def ablation(settings: Settings) -> None:
     for name, flags in ABLATION.items():
         if settings.only in name:
+            if name == PRETRAINED:
+                flags = ("--start", str(run(settings, "raw", ("--recipe", "ours", *flags), files(settings))))
             flags = ("--recipe", "ours", "--final", "validation", *flags)
             row_of(run(settings, f"ablation-{name.replace(' ', '-').replace(',', '')}", flags, files(settings)), name)
 

@@ -84,7 +84,8 @@ class LabelledSentences(Dataset[tuple[Tensor, Tensor]]):
 class GroupPairs(Dataset[tuple[Tensor]]):
     """For a loss inside the batch: a list of G group numbers gives ids (2G, T), two sentences of each group.
 
-    Which two is drawn once an epoch from seed and epoch alone. Row i and row G + i are fellows, all others strangers.
+    Which two is drawn once an epoch from seed and epoch alone. Row i and row G + i are fellows, all others strangers. A
+    group of one sentence is its own fellow: the encoder's dropout has to tell the two apart (Gao et al. 2021).
     """
 
     def __init__(self, groups: Groups, vocabulary: Vocabulary, max_length: int, seed: int) -> None:
@@ -99,7 +100,8 @@ class GroupPairs(Dataset[tuple[Tensor]]):
         rng = np.random.default_rng((self.seed, epoch))
         one = (rng.random(len(self.sizes)) * self.sizes).astype(np.int64)
         other = (rng.random(len(self.sizes)) * (self.sizes - 1)).astype(np.int64)
-        self.one, self.other = self.firsts + one, self.firsts + other + (other >= one)
+        self.one = self.firsts + one
+        self.other = np.where(self.sizes == 1, self.one, self.firsts + other + (other >= one))
 
     def __len__(self) -> int:
         return len(self.sizes)

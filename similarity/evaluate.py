@@ -65,23 +65,29 @@ def report(encoder: SentenceEncoder, pool: Groups, writer: SummaryWriter | None 
     return values
 
 
-def rejection(encoder: SentenceEncoder, validation: Groups, test: Groups, promised: float) -> dict[str, float]:
-    """Is the promise of a threshold kept? Chosen on validation groups, asked of test groups in pools as large.
+def pool_trials(encoder: SentenceEncoder, groups: Groups, size: int) -> Trials:
+    """The trials of all groups, each asked in a pool of about `size` of them."""
+    count = max(1, round(len(groups) / size))
+    pools = [Groups(groups.groups[i::count]) for i in range(count)]
+    trials = [leave_one_out(pool_vectors(encoder, pool), pool.labels) for pool in pools]
+    return Trials(*(np.concatenate([getattr(t, f.name) for t in trials]) for f in dataclasses.fields(Trials)))
 
-    Half of the questions have no answer in the pool (`threshold.leave_one_out`). A pool of another size has another
-    threshold: with more strangers the nearest one is nearer.
+
+def rejection(encoder: SentenceEncoder, validation: Groups, test: Groups, promised: float) -> dict[str, float]:
+    """Is the promise of a threshold kept? Chosen on validation groups, asked of test groups, in pools of one size.
+
+    The larger part is cut into pools as large as the smaller one: with more strangers in a pool the nearest one is
+    nearer, and the threshold another. Half of the questions have no answer in the pool (`threshold.leave_one_out`).
 
     Returns:
         threshold, promised, kept (the precision on test), coverage, answerable_auc; the first four NaN where validation
         has no threshold with that precision.
     """
-    count = max(1, round(len(test) / len(validation)))
-    parts = [Groups(test.groups[i::count]) for i in range(count)]
-    trials = [leave_one_out(pool_vectors(encoder, part), part.labels) for part in parts]
-    asked = Trials(*(np.concatenate([getattr(t, f.name) for t in trials]) for f in dataclasses.fields(Trials)))
+    size = min(len(validation), len(test))
+    asked = pool_trials(encoder, test, size)
     values = {"answerable_auc": asked.roc_auc()}
     try:
-        chosen = Calibration.fit(leave_one_out(pool_vectors(encoder, validation), validation.labels), promised)
+        chosen = Calibration.fit(pool_trials(encoder, validation, size), promised)
     except UserError as error:
         print(f"validation: {error}")
         return {**dict.fromkeys(("threshold", "promised", "kept", "coverage"), float("nan")), **values}

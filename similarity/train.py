@@ -3,6 +3,8 @@ r"""Train a sentence encoder on groups of synonyms (Su 2018, archives/5743: "GRU
     python -m similarity.train                                           # made-up questions, the article's network
     python -m similarity.train --data bq.tsv atec.tsv --padding original    # its code to the letter
     python -m similarity.train --data bq.tsv atec.tsv --recipe ours
+    python -m similarity.train --data raw.tsv --recipe ours --sentences raw --ngram-drop 0.3     # no groups needed
+    python -m similarity.train --data own.tsv --recipe ours --start runs/similarity/NAME         # on from another run
 
 Results, minutes and hardware of these commands: README.md. Groups are split whole into training, validation and test;
 validation chooses the epoch, the test groups are asked once, at the end. In the article a group is a class and the
@@ -10,6 +12,7 @@ classifier is thrown away afterwards; our recipe needs no classes: each sentence
 all others of the batch, under the same losses.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +26,7 @@ from losses import MarginSoftmaxHead, a_softmax, am_softmax, arc_face, normalize
 from similarity.data import GroupPairs, LabelledSentences, load_split
 from similarity.encoder import Architecture, SentenceEncoder
 from similarity.evaluate import pool_scores, rejection, report
-from similarity.groups import Split
+from similarity.groups import Groups, Split
 from similarity.optimizer import RowAdagrad
 from similarity.text import Vocabulary
 from trainer import (
@@ -32,6 +35,7 @@ from trainer import (
     Run,
     RunSettings,
     Trainer,
+    UserError,
     load_checkpoint,
     parse,
     run_main,
@@ -81,6 +85,11 @@ class Settings(RunSettings):
     """passes over the training data"""
     objective: Literal["classes", "pairs"] = "classes"
     """classes: a group is a class with a vector, as in the article; pairs: find the fellow inside the batch"""
+    sentences: Literal["groups", "raw"] = "groups"
+    """raw: every training sentence is its own fellow, with other n-grams dropped (objective pairs, --ngram-drop): for
+    pretraining, since the sentences that no group has are trained on too"""
+    start: Path | None = None
+    """run or encoder file of the same architecture to go on from, with its vocabulary; none: random weights"""
     loss: LossName = "am_softmax"
     """of the margin softmax family; normalized_softmax is the one without a margin"""
     scale: float = 30.0
@@ -118,6 +127,8 @@ class Settings(RunSettings):
         self.require(self.chunk_size >= 0, "chunk_size", "0 or more")
         self.require(self.neighbours >= 0, "neighbours", "0 or more")
         self.require(self.objective == "classes" or self.batch_size > 1, "batch_size", "at least 2 with pairs")
+        differ = self.objective == "pairs" and self.architecture.buckets and self.architecture.ngram_drop
+        self.require(self.sentences == "groups" or bool(differ), "sentences", "groups without a bag's --ngram-drop")
 
     @property
     def run_name(self) -> str:
@@ -162,16 +173,36 @@ def in_batch_terms(vectors: Tensor, loss: Any, options: Mapping[str, float]) -> 
     return {"loss": loss(cosine, fellow, **options), "found": (cosine.argmax(dim=1) == fellow).float().mean()}
 
 
-def build(settings: Settings, parts: Split) -> tuple[EncoderWithLoss, Vocabulary]:
-    """Network and head with their first weights."""
-    train = parts.train
-    vocabulary = Vocabulary.fit([*train.sentences, *train.singles], settings.min_count)
-    encoder = SentenceEncoder(vocabulary, settings.architecture)
+def first_encoder(settings: Settings, train: Groups) -> tuple[SentenceEncoder, Vocabulary]:
+    """With the weights that training begins with.
+
+    Raises:
+        UserError: --start names a run of another architecture, or a file without characters.
+    """
+    architecture = settings.architecture
+    if settings.start is not None:
+        start = SentenceEncoder.load(settings.start)
+        like = dataclasses.replace(
+            start.architecture, ngram_drop=architecture.ngram_drop, dropout=architecture.dropout
+        )  # of training alone
+        if like != architecture or start.vocabulary is None:
+            raise UserError(f"{settings.start}: has {start.architecture}; this run has {architecture}")
+        encoder = SentenceEncoder(start.vocabulary, architecture)
+        encoder.load_state_dict(start.state_dict())
+        return encoder, start.vocabulary
+    texts = [*train.sentences, *train.singles]
+    vocabulary = Vocabulary.fit(texts, settings.min_count)
+    encoder = SentenceEncoder(vocabulary, architecture)
     keras_init_(encoder)  # the article's learning rate was chosen for these
     if encoder.bag is not None:
-        texts = [*train.sentences, *train.singles]
-        ids, width = vocabulary.encode, settings.architecture.max_length
+        ids, width = vocabulary.encode, architecture.max_length
         encoder.bag.weigh_([ids(texts[i : i + 4096], width) for i in range(0, len(texts), 4096)])
+    return encoder, vocabulary
+
+
+def build(settings: Settings, train: Groups) -> tuple[EncoderWithLoss, Vocabulary]:
+    """Network and head with their first weights."""
+    encoder, vocabulary = first_encoder(settings, train)
     if settings.objective == "pairs":
         return EncoderWithLoss(encoder, None, settings), vocabulary
     options = {"sub_centers": settings.sub_centers, "sample_rate": settings.sample_rate, **settings.loss_options}
@@ -207,17 +238,20 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         seed_everything(settings.seed)
 
         parts = load_split(settings.data, settings.validation_share, settings.test_share, place.is_main)
-        model, vocabulary = build(settings, parts)
+        train = parts.train
+        if settings.sentences == "raw":
+            train = Groups([[sentence] for sentence in [*train.sentences, *train.singles]])
+        model, vocabulary = build(settings, train)
         width, seed = settings.architecture.max_length, settings.seed
         dataset: LabelledSentences | GroupPairs
         batch_size = settings.batch_size
         if settings.objective == "classes":
-            dataset = LabelledSentences(parts.train, vocabulary, width)
+            dataset = LabelledSentences(train, vocabulary, width)
             by_length = settings.architecture.padding == "mask"
             order = dataset.order(seed, batch_size, by_length)
         else:
-            dataset = GroupPairs(parts.train, vocabulary, width, seed)
-            firsts = [group[0] for group in parts.train] if settings.neighbours else []
+            dataset = GroupPairs(train, vocabulary, width, seed)
+            firsts = [group[0] for group in train] if settings.neighbours else []
             vectors = model.encoder.encode(firsts, convert_to_tensor=True)
             order = dataset.order(seed, torch.as_tensor(vectors), settings.neighbours)
             batch_size = min(batch_size, max(2, len(dataset) // 8 // place.size * place.size))
@@ -226,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         model = model.to(place.device)
         if place.is_main:
             count = sum(p.numel() for p in model.encoder.parameters())
-            print(f"{count:,} parameters, {len(parts.train):,} training groups; split {parts.sha256()}; {run.folder}")
+            print(f"{count:,} parameters, {len(train):,} training groups; split {parts.sha256()}; {run.folder}")
         optimizer, scheduler = optimizers(settings, model, settings.epochs * len(batches))
 
         def loss_terms(model: nn.Module, batch: list[Tensor]) -> dict[str, Tensor]:

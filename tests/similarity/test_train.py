@@ -112,6 +112,37 @@ def test_every_loss_and_kind_of_encoder_trains(flags, tmp_path):
     assert 0.02 < content["metrics"]["top10"] <= 1
 
 
+def test_pretraining_on_raw_sentences_then_groups(tmp_path):
+    """The second run starts from the weights of the first, and from its vocabulary though it counts others."""
+    text = tmp_path / "raw.tsv"
+    sentences = [s for group in made_up_groups() for s in group]
+    text.write_text("".join(f"{i // 2}\t{s}\n" for i, s in enumerate(sentences)), encoding="utf-8")
+    out = ["--out", str(tmp_path)]
+    raw = ["--sentences", "raw", "--ngram-drop", "0.3", "--data", str(text), "--name", "raw"]
+    content = train.main([*OURS, *raw, *out])
+    assert content["metrics"]["top1"] > 0  # asked are groups, whatever was trained on
+    second = train.main([*OURS, *out, "--start", str(tmp_path / "similarity" / "raw"), "--name", "on", "--lr", "1e-9"])
+    assert second["metrics"]["best_epoch"] >= 1
+    before, after = (SentenceEncoder.load(tmp_path / "similarity" / name) for name in ("raw", "on"))
+    assert after.vocabulary.characters == before.vocabulary.characters
+    torch.testing.assert_close(after.bag.weight, before.bag.weight)
+
+
+def test_a_sentence_without_group_is_its_own_fellow_and_dropped_ngrams_tell_the_two_apart():
+    groups = Groups([["怎么还款"], ["天气很好啊", "今天天气好"]])
+    vocabulary = Vocabulary.fit(groups.sentences, 1)
+    dataset = GroupPairs(groups, vocabulary, 32, seed=0)
+    for epoch in range(5):
+        dataset.set_epoch(epoch)
+        (ids,) = dataset.__getitems__([0, 1])
+        assert torch.equal(ids[0], ids[2])
+        assert not torch.equal(ids[1], ids[3])
+    torch.manual_seed(0)
+    encoder = SentenceEncoder(vocabulary, Architecture(dim=32, hidden=0, buckets=4096, ngram_drop=0.3)).train()
+    vectors = encoder(ids)
+    assert not torch.allclose(vectors[0], vectors[2])
+
+
 def test_one_batch_is_overfitted():
     torch.manual_seed(0)
     groups = Groups(made_up_groups().groups[:20])
@@ -244,10 +275,19 @@ def fails(main, argv, capsys) -> str:
         (["--batch-size", "5000"], "--batch-size 5000 is more than the"),
         (["--data", "nowhere.tsv"], "nowhere.tsv: cannot be read"),
         (["--resume"], "no checkpoint there"),
+        (["--sentences", "raw"], "--sentences must be groups without a bag"),
+        (["--recipe", "ours", "--sentences", "raw"], "--sentences must be groups without a bag"),
+        (["--start", "nowhere"], "nowhere: no checkpoint there"),
     ],
 )
 def test_wrong_flags(argv, message, capsys, tmp_path):
     assert message in fails(train.main, [*argv, "--out", str(tmp_path)], capsys)
+
+
+def test_a_start_of_another_architecture_is_refused(runs, tmp_path, capsys):
+    said = fails(train.main, [*OURS, "--start", str(runs / "article"), "--out", str(tmp_path)], capsys)
+    assert "similarity/article: has Architecture(dim=16" in said
+    assert "this run has Architecture(dim=32" in said
 
 
 def test_a_diverging_run_names_the_step(capsys, tmp_path):
@@ -290,6 +330,7 @@ def test_a_promise_is_tried_on_pools_of_the_validation_size(runs, capsys):
     assert values["kept"] == pytest.approx(right / told)
     assert values["coverage"] == pytest.approx(told / 2)
     assert "precision promised 0.600" in capsys.readouterr().out
+    assert evaluate.rejection(model, test, validation, 0.6)["promised"] == 0.6  # the larger part may be the first
     impossible = evaluate.rejection(model, Groups([["怎么还款", "天气好"], ["怎么还款呢", "天气很好"]]), test, 0.99)
     assert np.isnan(impossible["kept"])
     assert 0 < impossible["answerable_auc"] < 1

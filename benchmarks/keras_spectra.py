@@ -3,9 +3,10 @@
     KERAS_BACKEND=tensorflow python benchmarks/keras_spectra.py FOLDER EPOCHS F1_EPOCHS STEPS SEED BATCH
 
 Imports neither torch nor this repository, so that it runs where TensorFlow is installed and torch is not. The folder
-holds x.npy (N, L) float32 as the network takes it, y.npy (N,), and the same as x_valid, y_valid, x_test, y_test. Prints
-JSON: seconds of each epoch, validation macro-F1 of each epoch at the survey's class shares, and the confusion matrix of
-the test set after the best epoch of each stage. With EPOCHS 0: inference alone, its seconds over the test set.
+holds x.npy (N, L) float32 as the network takes it, y.npy (N,), and the same as x_valid, y_valid, x_test, y_test
+(`spectra_export.py`). Prints JSON: seconds of each epoch, validation macro-F1 of each epoch at the survey's class
+shares, and for the best epoch of each stage the confusion matrix of the test set, as trained and with probabilities
+shifted from the batches' shares to the survey's. With EPOCHS 0: inference alone, its seconds over the test set.
 """
 
 import json
@@ -63,8 +64,10 @@ def batches(x, y, size, seed):
         yield x[index][..., None], np.eye(4, dtype=np.float32)[y[index]]
 
 
-def confusion(model, x, y):
-    predicted = model.predict(x[..., None], batch_size=64, verbose=0).argmax(axis=1)
+def confusion(model, x, y, shares=SHARES):
+    """At these class shares; those of the batches leave the network as it was trained."""
+    probabilities = model.predict(x[..., None], batch_size=64, verbose=0) * (np.array(shares) / SHARES)
+    predicted = probabilities.argmax(axis=1)
     return np.bincount(4 * y + predicted, minlength=16).reshape(4, 4)
 
 
@@ -87,7 +90,7 @@ def main() -> None:
         model.predict(data["x_test"][..., None], batch_size=64, verbose=0)
         print(json.dumps({"inference_seconds": time.perf_counter() - begin, "spectra": len(data["y_test"])}))
         return
-    found = {"seconds": [], "validation_macro_f1": [], "test_confusion": []}
+    found = {"seconds": [], "validation_macro_f1": [], "test_confusion": [], "test_shifted": []}
     feed = batches(data["x"], data["y"], size, seed)
     for loss, count, rate in (("categorical_crossentropy", epochs, 1e-3), (soft_macro_f1, f1_epochs, 1e-4)):
         model.compile(optimizers.Adam(rate), loss=loss)
@@ -102,6 +105,7 @@ def main() -> None:
                 best, kept = score, model.get_weights()
         model.set_weights(kept)
         found["test_confusion"].append(confusion(model, data["x_test"], data["y_test"]).tolist())
+        found["test_shifted"].append(confusion(model, data["x_test"], data["y_test"], SURVEY).tolist())
     print(json.dumps(found))
 
 

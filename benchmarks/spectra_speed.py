@@ -1,9 +1,10 @@
-"""Spectra a second: training and inference of the article's network at 2600 points, ours and Keras's in turn; reading
-FITS files; simulating.
+r"""Spectra a second: training and inference of the article's network at 2600 points, ours, Keras's and the peers' in
+turn; reading FITS files; simulating.
 
-    python benchmarks/spectra_speed.py --folder DATA/spectra --keras-python /path/to/env/with/tensorflow/bin/python
+    python benchmarks/spectra_speed.py --folder DATA/spectra --threads 2 \
+        --keras-python PYTHON --tsai-python PYTHON --aeon-python PYTHON    # of environments that hold these packages
 
-Work of the network: 0.41 GFLOP a spectrum forward, three times that to train (2 x multiply-adds of the convolutions).
+Work of the network: 0.13 GFLOP a spectrum forward, three times that to train (2 x multiply-adds of the convolutions).
 """
 
 import json
@@ -36,6 +37,10 @@ class Settings:
     """with lamost/ and sdss/, to read; empty: reading is left out"""
     keras_python: str = ""
     """python of an environment with keras and a backend; empty: Keras is left out"""
+    tsai_python: str = ""
+    """python of an environment with tsai; empty: InceptionTime is left out"""
+    aeon_python: str = ""
+    """python of an environment with aeon; empty: MiniRocket is left out"""
     steps: int = 3
     """training steps of 160 a turn"""
     turns: int = 2
@@ -106,6 +111,16 @@ def keras(settings: Settings, what: str) -> float:
     return settings.steps * BATCH / found["seconds"][-1]
 
 
+def peer(settings: Settings, python: str, name: str, what: str) -> float:
+    """Spectra a second of another package's model (`spectra_peers.py`)."""
+    script = str(Path(__file__).with_name("spectra_peers.py"))
+    command = [python, script, name, what, "--steps", str(settings.steps), "--threads", str(settings.threads)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.exit(f"error: {name} failed:\n{result.stderr[-2000:]}")
+    return float(result.stdout.split()[-1])
+
+
 def read(paths: Sequence[Path]) -> float:
     """Files a second."""
     read_spectrum(paths[0])
@@ -133,6 +148,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             work[f"{what}, ours {'bf16' if bf16 else 'fp32'}"] = lambda f=function, b=bf16: f(b, settings.steps)  # type: ignore[misc]
         if settings.keras_python:
             work[f"{what}, keras"] = lambda w=what: keras(settings, w)  # type: ignore[misc]
+        for name, python in (("inceptiontime", settings.tsai_python), ("minirocket", settings.aeon_python)):
+            if python:
+                work[f"{what}, {name}"] = lambda p=python, n=name, w=what: peer(settings, p, n, w)  # type: ignore[misc]
     if settings.folder is not None:
         for name in ("lamost", "sdss"):
             paths = sorted((settings.folder / name).glob("*.fits*"))

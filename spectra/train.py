@@ -23,7 +23,7 @@ from torch.optim import AdamW, lr_scheduler
 from losses import soft_macro_f1
 from spectra.data import Augmentation, SpectraBatches, drawn_by_class, prepared, split
 from spectra.evaluate import build, logits_of, report
-from spectra.metrics import class_f1, class_weights, confusion, fit_temperature, log_softmax
+from spectra.metrics import class_f1, class_weights, confusion, fit_temperature, log_softmax, posterior
 from spectra.network import DILATIONS, WIDTHS
 from spectra.preprocess import Preprocessing
 from spectra.spectrum import CLASSES, SURVEY_SHARES
@@ -221,24 +221,25 @@ def finish(
     validation: SpectraBatches,
     sha256: str,
 ) -> dict[str, Any]:
-    """Fit the temperature, write it into best.pt, score the best epoch once, write metrics.json."""
-    run, progress = stages[-1]
-    checkpoint = load_checkpoint(run.best, type(model).__name__)
-    model.load_state_dict(checkpoint["model"])
-    logits = logits_of(model.eval(), validation.inputs, validation.rows, settings.precision == "bf16")
-    weights = class_weights(validation.labels, settings.shares)
-    checkpoint["temperature"] = fit_temperature(logits, validation.labels, weights)
-    save_checkpoint(run.best, {key: value for key, value in checkpoint.items() if key != "format"})
-    values: dict[str, Any] = {f"validation_{key}": value for key, value in progress.best["values"].items()}
-    values |= {"best_epoch": progress.best["epoch"], "temperature": checkpoint["temperature"]}
-    if len(stages) == 2:
-        values |= {f"stage1_validation_{k}": v for k, v in stages[0][1].best["values"].items()}
-        values["stage1_best_epoch"] = stages[0][1].best["epoch"]
+    """Fit each stage's temperature, write it into its best.pt, score the best epoch once, write metrics.json."""
+    labels, weights = validation.labels, class_weights(validation.labels, settings.shares)
+    values: dict[str, Any] = {}
+    for prefix, (stage, progress) in zip(("stage1_", "")[-len(stages) :], stages, strict=True):
+        checkpoint = load_checkpoint(stage.best, type(model).__name__)
+        model.load_state_dict(checkpoint["model"])
+        logits = logits_of(model.eval(), validation.inputs, validation.rows, settings.precision == "bf16")
+        temperature = checkpoint["temperature"] = fit_temperature(logits, labels, weights)
+        save_checkpoint(stage.best, {key: value for key, value in checkpoint.items() if key != "format"})
+        shifted = posterior(logits, temperature, settings.shares, SURVEY_SHARES).argmax(axis=1)
+        f1 = class_f1(confusion(labels, shifted, len(CLASSES)), SURVEY_SHARES)
+        values |= {f"{prefix}validation_{key}": value for key, value in progress.best["values"].items()}
+        values |= {f"{prefix}validation_survey_macro_f1": float(f1.mean())}
+        values |= {f"{prefix}best_epoch": progress.best["epoch"], f"{prefix}temperature": temperature}
     if settings.test is not None:
         for name, (stage, _) in zip(("stage1_test_", "test_")[-len(stages) :], stages, strict=True):
             scores = report(stage.best, settings.test, with_figures=name == "test_")
             values |= {name + key: value for key, value in scores.items()}
-    return run.finish(values, sha256)
+    return stages[-1][0].finish(values, sha256)
 
 
 if __name__ == "__main__":

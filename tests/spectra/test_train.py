@@ -65,6 +65,8 @@ def test_a_run_leaves_everything(run):
     metrics = content["metrics"]
     assert {"validation_macro_f1", "stage1_validation_macro_f1", "temperature", "test_even_f1_qso"} <= set(metrics)
     assert {"stage1_test_macro_f1", "test_survey_macro_f1_low", "best_epoch", "stage1_best_epoch"} <= set(metrics)
+    assert {"stage1_temperature", "validation_survey_macro_f1"} <= set(metrics)
+    assert evaluate.load_run(run / "stage1").temperature == metrics["stage1_temperature"] != metrics["temperature"]
     assert {"settings", "commit", "data_sha256", "versions", "seconds"} <= set(content)
     assert metrics["test_macro_f1_low"] <= metrics["test_macro_f1"] <= metrics["test_macro_f1_high"]
     for folder in (run, run / "stage1"):

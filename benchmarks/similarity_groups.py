@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -72,7 +73,7 @@ class Settings:
     out: Path = Path("runs")
     """folder of the runs"""
     seeds: tuple[int, ...] = (0, 1, 2)
-    epochs: int = 3
+    epochs: int = 25
     """of the article's network, here and under Keras"""
     only: str = ""
     """just the rows with this in their name"""
@@ -159,12 +160,11 @@ def baselines(settings: Settings) -> None:
 
 
 def faithful(settings: Settings) -> None:
-    for seed in settings.seeds:
-        for loss in LOSSES:
-            name = f"faithful-{loss}-seed{seed}"
-            if settings.only in name:
-                flags = [*ARTICLE, "--epochs", str(settings.epochs), "--loss", loss, "--seed", str(seed)]
-                row_of(run(settings, name, flags, files(settings)), name)
+    for seed, loss in product(settings.seeds, LOSSES):
+        name = f"faithful-{loss}-seed{seed}"
+        if settings.only in name:
+            flags = [*ARTICLE, "--epochs", str(settings.epochs), "--loss", loss, "--seed", str(seed)]
+            row_of(run(settings, name, flags, files(settings)), name)
 
 
 def keras(settings: Settings) -> None:
@@ -182,10 +182,13 @@ def keras(settings: Settings) -> None:
     np.savez(folder / "ids.npz", train=ids(parts.train.sentences), labels=parts.train.labels, pool=ids(pool),
              num_ids=len(vocabulary))  # fmt: skip
     script = Path(__file__).with_name("keras_similarity.py")
-    for seed in settings.seeds:
-        found = folder / f"seed{seed}.npz"
+    for seed, loss in product(settings.seeds, LOSSES):
+        name = f"keras {loss} seed{seed}"
+        if settings.only not in name:
+            continue
+        found = folder / f"{loss}-seed{seed}.npz"
         if not found.exists():
-            command = [settings.keras_python, str(script), str(folder / "ids.npz"), str(found)]
+            command = [settings.keras_python, str(script), str(folder / "ids.npz"), str(found), "--loss", loss]
             options = ["--epochs", str(settings.epochs), "--seed", str(seed)]
             subprocess.run([*command, *options], env={**os.environ, "KERAS_BACKEND": "tensorflow"}, check=True)
         with np.load(found, allow_pickle=False) as content:
@@ -196,7 +199,7 @@ def keras(settings: Settings) -> None:
             key=lambda i: retrieve(vectors[i][:count], parts.validation.labels).scores()["top1"],
         )
         values = retrieve(vectors[chosen][count:], parts.test.labels).scores()
-        show(f"keras am_softmax seed{seed}", values, f"epoch {chosen + 1}, {seconds.sum() / 60:.1f} min")
+        show(name, values, f"epoch {chosen + 1}, {seconds.sum() / 60:.1f} min")
 
 
 def ours(settings: Settings) -> None:

@@ -8,7 +8,7 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectra import air_to_vacuum, read_index, read_spectrum, vacuum_to_air
+from spectra import air_to_vacuum, fits_files, read_index, read_spectrum, vacuum_to_air
 from trainer import UserError
 
 SIZE = 50
@@ -105,13 +105,49 @@ def test_sdss_takes_class_and_redshift_from_the_second_table(tmp_path):
     assert np.flatnonzero(read_spectrum(tmp_path / "a.fits", flags="or").mask).tolist() == [0, 1]
 
 
-def test_the_second_table_by_hand_is_what_astropy_reads(data_root):
+def test_both_tables_by_hand_are_what_astropy_reads(tmp_path):
+    path = sdss(tmp_path / "a.fits")
+    content = path.read_bytes()
+    with fits.open(path) as hdus:
+        for hdu in hdus[1:]:
+            rows = fits_files._rows(content, hdu.fileinfo()["hdrLoc"])
+            assert rows.dtype.names == tuple(hdu.data.names)
+            for name in hdu.data.names:
+                if rows.dtype[name].kind == "S":
+                    assert [text.decode() for text in rows[name]] == hdu.data[name].tolist()
+                else:
+                    np.testing.assert_array_equal(rows[name], hdu.data[name])
+
+
+def test_sdss_numbers_that_are_scaled_are_not_taken_for_plain_ones(tmp_path):
+    rows = fits.BinTableHDU.from_columns([
+        fits.Column("loglam", "E", array=np.log10(AXIS)),
+        fits.Column("flux", "I", array=np.arange(SIZE, dtype=np.uint16), bzero=32768),
+    ])  # fmt: skip
+    fits.HDUList([fits.PrimaryHDU(), rows]).writeto(tmp_path / "a.fits")
+    with pytest.raises(UserError, match="HDU 1 lacks the column flux"):
+        read_spectrum(tmp_path / "a.fits")
+
+
+def test_sdss_without_a_second_table_is_a_spectrum_and_a_cut_one_is_damage(tmp_path):
+    path = sdss(tmp_path / "a.fits")
+    content = path.read_bytes()
+    with fits.open(path) as hdus:
+        first_end, second_data = hdus[2].fileinfo()["hdrLoc"], hdus[2].fileinfo()["datLoc"]
+    path.write_bytes(content[:first_end])
+    assert "class" not in read_spectrum(path).meta
+    path.write_bytes(content[: second_data + 20])
+    with pytest.raises(UserError, match=r"a\.fits: not a readable FITS file"):
+        read_spectrum(path)
+
+
+def test_the_second_table_of_a_real_file_is_what_astropy_reads(data_root):
     paths = sorted((data_root / "spectra" / "sdss").glob("*.fits.gz"))[:3]
     assert paths
     for path in paths:
         meta = read_spectrum(path).meta
         with fits.open(path) as hdus:
-            row = hdus[2].data
+            row = hdus[2].data  # its columns of unsigned numbers are scaled
             assert meta["class"] == row["CLASS"][0]
             assert meta["subclass"] == row["SUBCLASS"][0]
             assert meta["z"] == row["Z"][0]

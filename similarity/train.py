@@ -234,6 +234,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Train, then test the best epoch; returns what metrics.json holds."""
     settings = parse(Settings, argv, "python -m similarity.train", RECIPES)
     with world(settings.device) as place:
+        if place.size > 1 and (settings.objective == "pairs" or settings.architecture.buckets):
+            # fellows are sought in the whole batch, and DistributedDataParallel takes no sparse gradients of this kind
+            raise UserError(
+                "--objective pairs and n-gram bags (--recipe ours) train in one process; leave torchrun out"
+            )
         run = Run(settings, "similarity", settings.run_name, place)
         seed_everything(settings.seed)
 

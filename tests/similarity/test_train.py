@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from similarity.groups import Groups
 from similarity.optimizer import RowAdagrad
 from similarity.paraphrase import made_up_groups
 from similarity.threshold import leave_one_out
-from trainer import load_checkpoint, run_main
+from trainer import World, load_checkpoint, run_main
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTICLE = ["--epochs", "2", "--batch-size", "64", "--dim", "16", "--hidden", "16", "--embedding-dim", "16"]
@@ -288,6 +289,14 @@ def test_a_start_of_another_architecture_is_refused(runs, tmp_path, capsys):
     said = fails(train.main, [*OURS, "--start", str(runs / "article"), "--out", str(tmp_path)], capsys)
     assert "similarity/article: has Architecture(dim=16" in said
     assert "this run has Architecture(dim=32" in said
+
+
+def test_our_recipe_under_torchrun_is_refused(monkeypatch, tmp_path, capsys):
+    """The article's recipe runs there: tests/trainer/test_distributed.py has the machinery."""
+    monkeypatch.setattr(train, "world", lambda device: nullcontext(World(0, 2, torch.device("cpu"))))
+    said = fails(train.main, [*OURS, "--out", str(tmp_path)], capsys)
+    assert "(--recipe ours) need one process" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_diverging_run_names_the_step(capsys, tmp_path):

@@ -236,9 +236,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     with world(settings.device) as place:
         if place.size > 1 and (settings.objective == "pairs" or settings.architecture.buckets):
             # fellows are sought in the whole batch, and DistributedDataParallel takes no sparse gradients of this kind
-            raise UserError(
-                "--objective pairs and n-gram bags (--recipe ours) train in one process; leave torchrun out"
-            )
+            raise UserError("--objective pairs and n-gram bags (--recipe ours) need one process: leave torchrun out")
         run = Run(settings, "similarity", settings.run_name, place)
         seed_everything(settings.seed)
 

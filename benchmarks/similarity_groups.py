@@ -57,7 +57,6 @@ ABLATION: dict[str, tuple[str, ...]] = {
     "batch 128": ("--batch-size", "128"),
     "classes, not pairs": CLASSES,
     "classes, 3 sub-centres": (*CLASSES, "--sub-centers", "3"),
-    "a GRU beside the bag": ("--hidden", "128"),
     "GRU both ways, mean": ("--hidden", "128", "--bidirectional", "--pooling", "mean"),
     PRETRAINED: ("--sentences", "raw", "--ngram-drop", "0.3", "--epochs", "1", "--final", "validation"),  # first
 }

@@ -9,7 +9,7 @@ r"""The sentence experiment on real groups (Su 2018, archives/5743): baselines, 
 
 DATA/pairs holds bq, afqmc, atec and simclue as .tsv.xz (`s1 TAB s2 TAB label`). Of the groups 85 % train, 5 % choose
 the epoch, 10 % are asked once; `held_out` trains on three files and asks every group of the fourth that shares no
-sentence with them. A finished run is not run again. Prints a row a run.
+sentence with them. A run that is finished with the same settings is not run again. Prints a row a run.
 """
 
 import json
@@ -35,7 +35,8 @@ from similarity.evaluate import pool_scores, unseen
 from similarity.groups import Groups, Split
 from similarity.readers import load
 from similarity.retrieval import retrieve
-from trainer import run_main
+from trainer import parse, run_main
+from trainer.settings import FREE_ON_RESUME
 
 SOURCES = ("bq", "afqmc", "atec", "simclue")
 SHOWN = ("top1", "top5", "top10", "mrr", "map_r")
@@ -89,10 +90,13 @@ def show(name: str, values: dict[str, float], extra: str = "") -> None:
 
 
 def run(settings: Settings, name: str, flags: Sequence[str], data: Sequence[Path]) -> Path:
-    """Train, unless this run is finished; returns its folder."""
+    """Train, unless this run is finished with the same settings; returns its folder."""
     folder = settings.out / "similarity" / name
-    if not (folder / "metrics.json").exists():
-        flags = [*flags, "--data", *map(str, data), "--out", str(settings.out), "--name", name, "--overwrite"]
+    flags = [*flags, "--data", *map(str, data), "--out", str(settings.out), "--name", name, "--overwrite"]
+    wanted = parse(train.Settings, flags, "", train.RECIPES).plain()
+    path = folder / "metrics.json"
+    found = json.loads(path.read_text(encoding="utf-8"))["settings"] if path.exists() else {}
+    if any(found.get(key) != wanted[key] for key in wanted.keys() - FREE_ON_RESUME):
         train.main(flags)
     return folder
 
@@ -185,7 +189,7 @@ def keras(settings: Settings) -> None:
         name = f"keras {loss} seed{seed}"
         if settings.only not in name:
             continue
-        found = folder / f"{loss}-seed{seed}.npz"
+        found = folder / f"{loss}-seed{seed}-{settings.epochs}epochs.npz"
         if not found.exists():
             command = [settings.keras_python, str(script), str(folder / "ids.npz"), str(found), "--loss", loss]
             options = ["--epochs", str(settings.epochs), "--seed", str(seed)]

@@ -46,7 +46,7 @@ class Settings:
     turns: int = 2
     """repeats, in turn"""
     threads: int = 1
-    """of ours; Keras's are set by TF_NUM_INTRAOP_THREADS and the cores it may run on"""
+    """of ours and of each peer"""
 
 
 def flop() -> float:
@@ -101,7 +101,9 @@ def keras(settings: Settings, what: str) -> float:
         script = str(Path(__file__).with_name("keras_spectra.py"))
         epochs = ("0", "0") if what == "infer" else ("2", "0")  # the first epoch traces and compiles
         command = [settings.keras_python, script, folder, *epochs, str(settings.steps), "0", str(BATCH)]
+        names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
         environment = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
+        environment |= dict.fromkeys(names, str(settings.threads))
         result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:
         sys.exit(f"error: the Keras side failed:\n{result.stderr[-2000:]}")

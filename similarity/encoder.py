@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from similarity.features import NgramBag
-from similarity.text import PAD, Vocabulary, padded
+from similarity.text import PAD, UNKNOWN, Vocabulary, padded
 from trainer import UserError, load_checkpoint, load_weights, save_checkpoint
 from trainer.keras import read_keras
 
@@ -146,27 +146,45 @@ class SentenceEncoder(nn.Module):
         show_progress_bar: bool | None = None,
         convert_to_tensor: bool = False,
         normalize_embeddings: bool = True,
+        *,
+        convert_to_numpy: bool = True,
+        device: str | torch.device | None = None,
+        output_value: str = "sentence_embedding",
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        precision: str = "float32",
     ) -> np.ndarray | Tensor:
         """Unit vectors (N, D), float32, in the order of the sentences; (D,) for one string.
 
-        The arguments are those of sentence_transformers; the vectors are unit whatever `normalize_embeddings` says.
+        The arguments are those of sentence_transformers; the vectors are unit whatever `normalize_embeddings` says, and
+        those behind the asterisk take no other value than the default, or the model's own device.
 
         Args:
             batch_size: sentences at a time; None: as many as make 16,384 characters, of similar length.
             show_progress_bar: None: where it takes more than a second or two.
 
         Raises:
-            UserError: the model came from a file without characters.
+            UserError: the model came from a file without characters, or a value that is not supported.
         """
+        own = next(self.parameters()).device
+        if device is not None and torch.device(device) not in (own, torch.device(own.type)):
+            raise UserError(f"encode(device={str(device)!r}): the model is on {own}; move it with .to({str(device)!r})")
+        given = {
+            "convert_to_numpy": (convert_to_numpy or convert_to_tensor, True),
+            "output_value": (output_value, "sentence_embedding"),
+            "prompt": (prompt, None),
+            "prompt_name": (prompt_name, None),
+            "precision": (precision, "float32"),
+        }
+        for name, (value, only) in given.items():
+            if value != only:
+                raise UserError(f"encode({name}={value!r}) is not supported; leave it at {only!r}")
         if isinstance(sentences, str):
             one = self.encode([sentences], convert_to_tensor=convert_to_tensor)
             return one[0]
-        if self.vocabulary is None:
-            raise UserError("this model knows ids only; give its characters: from_keras(path, vocabulary=..)")
+        ids, lengths = self._ragged(sentences)
         training = self.training
         self.eval()
-        ids, lengths = self.vocabulary.ragged(sentences, self.architecture.max_length)
-        device = next(self.parameters()).device
         starts = np.concatenate([[0], np.cumsum(lengths)])
         vectors = torch.empty(len(sentences), self.dim)
         order = np.argsort(lengths, kind="stable")
@@ -177,12 +195,27 @@ class SentenceEncoder(nn.Module):
             last = first + (batch_size or self._rows_at(int(lengths[order[first]])))
             rows = order[first:last]
             cells = np.concatenate([ids[starts[row] : starts[row + 1]] for row in rows])
-            vectors[torch.from_numpy(rows)] = self(padded(cells, lengths[rows]).to(device)).float().cpu()
+            vectors[torch.from_numpy(rows)] = self(padded(cells, lengths[rows]).to(own)).float().cpu()
             bar.update(len(rows))
             first += len(rows)
         bar.close()
         self.train(training)
         return vectors if convert_to_tensor else vectors.numpy()
+
+    def knows(self, sentences: Sequence[str]) -> np.ndarray:
+        """Which sentences (N,) have a character of the vocabulary within max_length; vectors of others say nothing.
+
+        Raises:
+            UserError: as `encode`.
+        """
+        ids, lengths = self._ragged(sentences)
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        return np.bincount(rows[ids > UNKNOWN], minlength=len(lengths)) > 0
+
+    def _ragged(self, sentences: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        if self.vocabulary is None:
+            raise UserError("this model knows ids only; give its characters: from_keras(path, vocabulary=..)")
+        return self.vocabulary.ragged(sentences, self.architecture.max_length)
 
     @staticmethod
     def _rows_at(length: int) -> int:

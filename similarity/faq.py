@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -105,7 +105,7 @@ class FaqIndex:
         self.calibration: Calibration | None = None
         self.segments: list[Segment] = []
         self.next_id = 0
-        self.generation: str | None = None  # of the save that this index was loaded from or written by
+        self.generations: dict[Path, str] = {}  # file -> the save of it that this index was loaded from or wrote
 
     def __len__(self) -> int:
         return sum(int(segment.alive.sum()) for segment in self.segments)
@@ -127,9 +127,10 @@ class FaqIndex:
         answers = [""] * len(questions) if answers is None else answers
         if len(answers) != len(questions):
             raise UserError(f"{len(questions)} questions, but {len(answers)} answers")
+        for number in np.flatnonzero(~self.encoder.knows(questions)).tolist():
+            problem = "has no character that the encoder knows" if normalize(questions[number]) else "is empty"
+            raise UserError(f"question {number + 1}, {questions[number]!r}, {problem}")
         vectors = np.asarray(self.encoder.encode(list(questions)))
-        for number in np.flatnonzero(~vectors.any(axis=1)).tolist():
-            raise UserError(f"question {number + 1}, {questions[number]!r}, is empty")
         ids = np.arange(self.next_id, self.next_id + len(questions))
         self.next_id += len(questions)
         self._append(ids, Texts.pack(questions), Texts.pack(answers), Vectors.store(vectors, self.storage))
@@ -174,6 +175,8 @@ class FaqIndex:
     ) -> list[Match] | list[list[Match]]:
         """The nearest questions that reach the threshold, best first; nothing means "no answer".
 
+        A text without any character that the encoder knows has no answer, whatever the threshold.
+
         Args:
             text: one question, or several for a list of lists.
             top_k: at most so many.
@@ -189,7 +192,7 @@ class FaqIndex:
             threshold = self.calibration.threshold if self.calibration else -1.0
         vectors = torch.as_tensor(self.encoder.encode(texts, convert_to_tensor=True))
         scores, places = self.search_vectors(vectors, top_k)
-        asked = vectors.any(dim=1)  # an empty question has no answer
+        asked = self.encoder.knows(texts)  # a question that is empty, or of unknown characters, has no answer
         found = [
             [self._match(s, p) for s, p in zip(row_s, row_p, strict=True) if s >= threshold] if real else []
             for row_s, row_p, real in zip(scores.tolist(), places.tolist(), asked.tolist(), strict=True)
@@ -245,14 +248,14 @@ class FaqIndex:
         """
         path = Path(path)
         with storage.locked(path):
-            found = storage.generation(path)
-            if self.generation is not None and found is not None and found != self.generation:
+            found, known = storage.generation(path), self.generations.get(path.resolve())
+            if known is not None and found is not None and found != known:
                 raise UserError(
                     f"{path}: was saved by someone else since it was loaded here; load it again and repeat the changes"
                 )
             generation = uuid.uuid4().hex
             storage.write(path, {**self._manifest(), "generation": generation}, self._arrays())
-            self._adopt(path)
+            self._adopt(path, *storage.read(path))
 
     def _manifest(self) -> dict:
         return {
@@ -293,15 +296,15 @@ class FaqIndex:
                 parts["scales"].append(segment.vectors.scales[rows])
         return parts
 
-    def _adopt(self, path: Path) -> None:
-        """Take over what a file holds."""
-        manifest, arrays = storage.read(path)
+    def _adopt(self, path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Take over what was read from a file."""
         count, dim = manifest["count"], manifest["dim"]
         names = ["ids", "exact", "questions_ends", "answers_ends"]
         names += ["codes", "scales"] if manifest["storage"] == "int8" else []
         if any(len(arrays.get(name, ())) != count for name in names) or arrays["exact"].shape != (count, dim):
             raise UserError(f"{path}: its arrays do not hold the {count} questions of {dim} dimensions it speaks of")
-        self.storage, self.next_id, self.generation = manifest["storage"], manifest["next_id"], manifest["generation"]
+        self.storage, self.next_id = manifest["storage"], manifest["next_id"]
+        self.generations[path.resolve()] = manifest["generation"]
         self.calibration = Calibration.from_plain(manifest["calibration"]) if manifest["calibration"] else None
         vectors = Vectors(arrays["exact"], self.storage, arrays.get("codes"), arrays.get("scales"), manifest["error"])
         questions, answers = (Texts(arrays[name], arrays[f"{name}_ends"]) for name in ("questions", "answers"))
@@ -316,7 +319,7 @@ class FaqIndex:
             UserError: no index, cut short, of another format, or of another model (told by its hash).
         """
         path = Path(path)
-        manifest, _ = storage.read(path)
+        manifest, arrays = storage.read(path)
         if manifest.get("format") != FORMAT:
             raise UserError(f"{path}: an index of format {manifest.get('format')!r}; this version reads {FORMAT}")
         own = encoder.sha256()
@@ -326,5 +329,5 @@ class FaqIndex:
                 "load it with its own model, or build it again"
             )
         index = cls(encoder, manifest["storage"], backend)
-        index._adopt(path)
+        index._adopt(path, manifest, arrays)
         return index

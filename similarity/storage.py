@@ -12,7 +12,7 @@ import struct
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -65,34 +65,34 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not path.is_file():
         raise UserError(f"{path}: no index there; build one with: python -m similarity.index build")
     try:
-        with zipfile.ZipFile(path) as archive:
+        # opened once: by its name a writer may have put another file there meanwhile
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             manifest = json.loads(archive.read(MANIFEST))
             members = [info for info in archive.infolist() if info.filename != MANIFEST]
-            arrays = {info.filename.removesuffix(".npy"): _mapped(path, info) for info in members}
+            arrays = {info.filename.removesuffix(".npy"): _mapped(file, info) for info in members}
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, struct.error) as error:
         raise UserError(
-            f"{path}: not an index, or cut short ({type(error).__name__}: {error}); build it again"
+            f"{path}: not an index, or cut short ({type(error).__name__}: {error}); delete it first and build anew"
         ) from error
     return manifest, arrays
 
 
-def _mapped(path: Path, info: zipfile.ZipInfo) -> np.ndarray:
-    with open(path, "rb") as file:
-        file.seek(info.header_offset)
-        name_length, extra_length = struct.unpack("<26xHH", file.read(LOCAL_HEADER))
-        start = info.header_offset + LOCAL_HEADER + name_length + extra_length
-        file.seek(start)
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError(f"{info.filename} has another version of the npy header")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        if dtype.hasobject:
-            raise ValueError(f"{info.filename} holds objects, which would have to be unpickled")
-        offset = file.tell()
+def _mapped(file: BinaryIO, info: zipfile.ZipInfo) -> np.ndarray:
+    file.seek(info.header_offset)
+    name_length, extra_length = struct.unpack("<26xHH", file.read(LOCAL_HEADER))
+    start = info.header_offset + LOCAL_HEADER + name_length + extra_length
+    file.seek(start)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError(f"{info.filename} has another version of the npy header")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject:
+        raise ValueError(f"{info.filename} holds objects, which would have to be unpickled")
+    offset = file.tell()
     if offset + int(np.prod(shape)) * dtype.itemsize != start + info.file_size:
         raise ValueError(f"{info.filename} is not as long as its shape {shape} says")
     if 0 in shape:
         return np.empty(shape, dtype)  # nothing can be mapped of nothing
-    return np.memmap(path, dtype, "c", offset, shape)  # private: torch wants writable memory, the file stays as it is
+    return np.memmap(file, dtype, "c", offset, shape)  # private: torch wants writable memory, the file stays as it is
 
 
 @contextlib.contextmanager

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer import UserError
+
 Storage = Literal["float32", "float16", "int8"]
 BLOCK = 8192  # vectors scored at a time: a (Q, BLOCK) matrix of similarities that stays small
 LANE = 32  # similarities whose maximum stands for them in a first pass over a block
@@ -144,11 +146,17 @@ class FaissVectors:
     """The same search by FAISS (extra `faiss`): an exact flat index of float32 vectors."""
 
     def __init__(self, vectors: np.ndarray) -> None:
-        import faiss
+        try:
+            import faiss
+        except ImportError:
+            raise UserError("--backend faiss needs FAISS: pip install faiss-cpu") from None
 
         self.index: Any = faiss.IndexFlatIP(vectors.shape[1])
         self.index.add(np.ascontiguousarray(vectors, np.float32))
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        scores, rows = self.index.search(queries.numpy(), min(k, self.index.ntotal))
+        k = min(k, self.index.ntotal)
+        if not k:  # FAISS asserts k > 0
+            return torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
+        scores, rows = self.index.search(queries.numpy(), k)
         return torch.from_numpy(scores), torch.from_numpy(rows)

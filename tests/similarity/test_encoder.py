@@ -124,6 +124,29 @@ def test_encode_keeps_the_mode_and_takes_nothing():
     assert model.training
 
 
+def test_encode_takes_the_keywords_of_sentence_transformers_and_refuses_other_values():
+    model = make("bag")
+    texts = ["我们在这", "的"]
+    same = {"convert_to_numpy": True, "device": "cpu", "output_value": "sentence_embedding", "prompt": None,
+            "prompt_name": None, "precision": "float32"}  # fmt: skip
+    assert np.array_equal(model.encode(texts, **same), model.encode(texts))
+    assert isinstance(model.encode(texts, convert_to_numpy=False, convert_to_tensor=True), torch.Tensor)
+    wrong = {"convert_to_numpy": False, "device": "meta", "output_value": "token_embeddings", "prompt": "q: ",
+             "prompt_name": "q", "precision": "int8"}  # fmt: skip
+    for name, value in wrong.items():
+        for asked in (texts, texts[0]):
+            with pytest.raises(UserError, match=rf"^encode\({name}={value!r}\)[^\n]*$"):
+                model.encode(asked, **{name: value})
+
+
+def test_it_knows_texts_with_a_character_of_its_vocabulary():
+    texts = ["我", "\U0001f600我", "\U0001f600", "", "　", "\U0001f600" * 12 + "我"]  # twelve characters are read
+    assert make("article").knows(texts).tolist() == [True, True, False, False, False, False]
+    assert make("article").knows([]).tolist() == []
+    with pytest.raises(UserError, match="knows ids only"):
+        SentenceEncoder(22, SMALL).knows(["我"])
+
+
 def test_empty_unknown_and_endless_text():
     for kind in ("article", "bag", "both directions", "both directions, max", "bag and gru"):
         vectors = make(kind).encode(["", "　", "\U0001f600", "的" * 10_000, "的" * 12])

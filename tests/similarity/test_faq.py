@@ -1,6 +1,7 @@
 """The index: exact in every storage, what it refuses, two writers, and a file that is mapped."""
 
 import multiprocessing
+import sys
 import threading
 
 import numpy as np
@@ -122,6 +123,21 @@ def test_questions_without_sense_have_no_answer_and_long_ones_do_not_hurt():
     empty = FaqIndex(ENCODER)
     assert empty.search("问题") == []
     assert len(empty) == 0
+
+
+@pytest.mark.parametrize("padding", ["mask", "original"])
+def test_unknown_and_empty_text_is_neither_stored_nor_found(padding):
+    """A vector it has all the same: that of the unknown character, and under `original` that of the padding."""
+    encoder = SentenceEncoder(Vocabulary("怎么还款好的"), Architecture(dim=8, hidden=8, padding=padding)).eval()
+    index = FaqIndex(encoder)
+    for text, problem in (("\U0001f600", "has no character that the encoder knows"), ("　", "is empty")):
+        with pytest.raises(UserError, match=f"^question 2, '.*', {problem}$"):
+            index.add(["好的", text])
+    assert len(index) == 0
+    index.add(["怎么还款", "好的"])
+    assert index.search(["\U0001f600", "", " \n", "龘怎"], threshold=-1)[:3] == [[], [], []]
+    assert index.search("\U0001f600") == []
+    assert len(index.search("龘怎")) == 2
 
 
 def test_add_and_remove_keep_ids(tmp_path):
@@ -252,6 +268,47 @@ def test_a_writer_who_saw_an_older_file_is_refused(tmp_path):
     assert mine.search(QUESTIONS[0])[0].question == QUESTIONS[0]  # what was mapped stays readable
 
 
+def test_one_index_may_be_saved_in_two_places_in_turn(tmp_path):
+    index = FaqIndex(ENCODER)
+    for name in "aba":
+        index.add(["怎么还款"])
+        index.save(tmp_path / f"{name}.npz")
+    assert len(FaqIndex.load(tmp_path / "a.npz", ENCODER)) == 3
+    other = FaqIndex.load(tmp_path / "b.npz", ENCODER)
+    other.save(tmp_path / "." / "b.npz")
+    with pytest.raises(UserError, match="saved by someone else"):
+        index.save(tmp_path / "b.npz")
+
+
+def test_a_reader_beside_a_writer_sees_one_whole_index(tmp_path):
+    path = tmp_path / "faq.npz"
+    writers = [FaqIndex(ENCODER, kind) for kind in ("float32", "int8")]
+    for index, names in zip(writers, ("甲乙", "丙"), strict=True):
+        index.add([f"{name}的问题{i}" for name in names for i in range(20)])
+    writers[0].save(path)
+    done, written = threading.Event(), []
+
+    def write() -> None:
+        try:
+            for i in range(20):
+                writers[i % 2].generations.clear()
+                writers[i % 2].save(path)
+                written.append(i)
+        finally:
+            done.set()  # else a writer that fails would leave the reader waiting for ever
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    reads = 0
+    while not done.is_set() or not reads:
+        index = FaqIndex.load(path, ENCODER)
+        texts = {text[0] for text in index.segments[0].questions}
+        assert (index.storage, len(index), texts) in [("float32", 40, set("甲乙")), ("int8", 20, {"丙"})]
+        reads += 1
+    thread.join()
+    assert len(written) == 20
+
+
 def write_many(path, name: str) -> None:
     for i in range(10):
         index = FaqIndex(ENCODER)
@@ -293,7 +350,17 @@ def test_faiss_finds_the_same(tmp_path):
     assert [m.question for row in a for m in row[:1]] == [m.question for row in b for m in row[:1]]
     scores = [[m.score for row in found for m in row] for found in (a, b)]
     np.testing.assert_allclose(*scores, atol=1e-5)
+    empty = FaqIndex(ENCODER, backend="faiss")
+    empty.save(tmp_path / "empty.npz")
+    assert empty.search(["问题", ""]) == FaqIndex.load(tmp_path / "empty.npz", ENCODER, "faiss").search(["a", "b"])
+    assert empty.search("问题") == []
     theirs.save(tmp_path / "faq.npz")
     assert FaqIndex.load(tmp_path / "faq.npz", ENCODER, "faiss").search(QUESTIONS[9])[0].id == 9
     with pytest.raises(UserError, match="--backend faiss searches float32 vectors"):
         FaqIndex(ENCODER, "int8", "faiss")
+
+
+def test_missing_faiss_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(UserError, match="--backend faiss needs FAISS: pip install faiss-cpu"):
+        make_index(backend="faiss")

@@ -46,6 +46,7 @@ def test_ids_of_empty_unknown_and_very_long_text():
     assert vocabulary.encode(["\U0001f600龘"]).tolist() == [[1, 1]]
     assert vocabulary.encode(["天" * 10_000], max_length=32).shape == (1, 32)
     assert vocabulary.encode(["天" + " " * 50 + "气"], max_length=32).shape == (1, 3)  # blanks shrink before the cut
+    assert vocabulary.encode([" " * 200 + "天气"], max_length=32).shape == (1, 2)  # those in front do not count
 
 
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=8))

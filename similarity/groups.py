@@ -6,7 +6,7 @@ A sentence is the same as another if `normalize` makes them equal; the first spe
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import overload
 
 import numpy as np
@@ -27,6 +27,7 @@ class Groups(Sequence[list[str]]):
         dropped: sentences of those groups.
         duplicates: times that a group file named a sentence again, in the same group or in another one.
         across: of these, in another group; the first group keeps it.
+        disputed: the pairs that dropped groups consist of, labels and all; `merged` needs them.
     """
 
     groups: list[list[str]]
@@ -36,6 +37,7 @@ class Groups(Sequence[list[str]]):
     dropped: int = 0
     duplicates: int = 0
     across: int = 0
+    disputed: list[tuple[str, str, int]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -115,15 +117,17 @@ def groups_from_pairs(pairs: Iterable[tuple[str, str, int]]) -> Groups:
     members: dict[str, list[str]] = defaultdict(list)
     for key in texts:
         members[root(key)].append(key)
-    wrong = [root(first) for first, second in negatives if first != second and root(first) == root(second)]
-    dropped = set(wrong)
+    parted = [(first, second, 0) for first, second in negatives if first != second and root(first) == root(second)]
+    dropped = {root(first): members[root(first)] for first, _, _ in parted}
+    joined = [(group[0], other, 1) for group in dropped.values() for other in group[1:]]
     kept = {name: group for name, group in members.items() if name not in dropped}
     return Groups(
         groups=[[texts[key] for key in group] for group in kept.values() if len(group) > 1],
         singles=[texts[group[0]] for group in kept.values() if len(group) == 1],
-        negatives=[(texts[a], texts[b]) for a, b in negatives if not {root(a), root(b)} & dropped],
-        contradictions=len(wrong),
-        dropped=sum(len(members[name]) for name in dropped),
+        negatives=[(texts[a], texts[b]) for a, b in negatives if not {root(a), root(b)} & dropped.keys()],
+        contradictions=len(parted),
+        dropped=sum(map(len, dropped.values())),
+        disputed=[(texts[a], texts[b], label) for a, b, label in [*joined, *parted]],
     )
 
 
@@ -160,7 +164,8 @@ def groups_from_rows(rows: Iterable[tuple[str, str]]) -> Groups:
 def merged(parts: Sequence[Groups]) -> Groups:
     """Several sets of groups as one: groups that share a sentence become one, for each vouches for its own.
 
-    A negative pair that the union joined is a contradiction as in `groups_from_pairs`.
+    A negative pair that the union joined is a contradiction as in `groups_from_pairs`, and so is one of a single set,
+    whatever another set says of its sentences.
     """
     if len(parts) == 1:
         return parts[0]
@@ -169,12 +174,10 @@ def merged(parts: Sequence[Groups]) -> Groups:
         pairs += [(group[0], other, 1) for group in part.groups for other in group[1:]]
         pairs += [(sentence, sentence, 1) for sentence in part.singles]  # a self-loop: there, and joined to nothing
         pairs += [(first, second, 0) for first, second in part.negatives]
+        pairs += part.disputed
     whole = groups_from_pairs(pairs)
-    sums = {
-        name: getattr(whole, name) + sum(getattr(part, name) for part in parts)
-        for name in ("contradictions", "dropped", "duplicates", "across")
-    }
-    return Groups(whole.groups, whole.singles, whole.negatives, **sums)
+    sums = {name: sum(getattr(part, name) for part in parts) for name in ("duplicates", "across")}
+    return replace(whole, **sums)
 
 
 @dataclass(frozen=True)

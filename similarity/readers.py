@@ -1,4 +1,6 @@
-r"""Files of groups and of labelled pairs, in the layouts in which such data is handed around; UTF-8, plain, gz or xz.
+r"""Files of groups, of labelled pairs and of raw sentences, in the layouts in which such data is handed around.
+
+UTF-8, plain, gz or xz.
 
 ===================== =====================================================================
 group file            ``group_id TAB sentence`` (the article's)
@@ -6,6 +8,7 @@ LCQMC, BQ, PAWS-X     ``sentence1 TAB sentence2 TAB label``, or with commas (csv
 ATEC, PAWS-X          ``id TAB sentence1 TAB sentence2 TAB label``
 AFQMC, SimCLUE pairs  a JSON object a line: ``sentence1``, ``sentence2``, ``label``
 SimCLUE ranks         a JSON object a line: ``query``, lists ``title`` and ``neg_title``
+raw text              a sentence, without any tab (commas may be in it)
 ===================== =====================================================================
 
 The layout is found from the first line; a header line is recognised by its words and skipped, as are empty lines. Every
@@ -51,7 +54,9 @@ def read(path: Path) -> Groups:
     lines = numbered_lines(path)
     first = next(lines, None)
     if first is None:
-        raise UserError(f"{path}: empty; expected group_id TAB sentence, or sentence1 TAB sentence2 TAB label")
+        raise UserError(
+            f"{path}: empty; expected group_id TAB sentence, sentence1 TAB sentence2 TAB label, or raw sentences"
+        )
     layout = _layout(path, *first)
     rows = [] if _is_header(first[1]) else layout(*first)
     for number, line in lines:
@@ -115,8 +120,19 @@ def _layout(path: Path, number: int, line: str) -> Callable[[int, str], list]:
             raise wrong(at, f"{len(cells)} columns; expected group_id TAB sentence as in line {number}")
         return [(cells[0].strip(), checked(at, cells[1]))]
 
+    def sentence(at: int, line: str) -> list[Pair]:
+        if "\t" in line:
+            raise wrong(at, f"a tab; expected a sentence alone as in line {number}")
+        return [(checked(at, line), line, 1)]  # joined to nothing
+
+    def cells_of(at: int, line: str) -> list[str]:
+        try:
+            return line.split("\t") if by_tab else next(csv.reader([line]))
+        except csv.Error as error:
+            raise wrong(at, f"not comma-separated text ({error})") from error
+
     def columns(at: int, line: str) -> list[Pair]:
-        cells = split_cells(line)
+        cells = cells_of(at, line)
         if len(cells) != width:
             raise wrong(at, f"{len(cells)} columns; expected {width} as in line {number}")
         label = _label(cells[-1], lambda problem: wrong(at, problem))
@@ -125,8 +141,8 @@ def _layout(path: Path, number: int, line: str) -> Callable[[int, str], list]:
     def record(at: int, line: str) -> list[Pair]:
         try:
             fields = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise wrong(at, f"not a JSON object ({error.msg})") from error
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets 100,000 deep
+            raise wrong(at, f"not a JSON object ({getattr(error, 'msg', error)})") from error
         if not isinstance(fields, dict):
             raise wrong(at, "not a JSON object")
         pairs = _pairs_of(fields, lambda problem: wrong(at, problem))
@@ -134,25 +150,19 @@ def _layout(path: Path, number: int, line: str) -> Callable[[int, str], list]:
 
     if line.lstrip().startswith("{"):
         return record
-    split_cells = _by_tab if "\t" in line else _by_comma
-    width = len(split_cells(line))
-    if width == 2 and split_cells is _by_tab:
-        return group
+    by_tab = "\t" in line
+    width = len(cells_of(number, line))
     if width in (3, 4):
         return columns
+    if not by_tab and (width == 1 or not _is_header(line)):
+        return sentence
+    if width == 2:
+        return group
     raise wrong(
         number,
         f"{width} column(s); expected group_id TAB sentence, sentence1 TAB sentence2 TAB label, the same with an id in "
-        "front or with commas, or a JSON object a line",
+        "front or with commas, a JSON object a line, or a sentence a line",
     )
-
-
-def _by_tab(line: str) -> list[str]:
-    return line.split("\t")
-
-
-def _by_comma(line: str) -> list[str]:
-    return next(csv.reader([line]))
 
 
 def _pairs_of(fields: dict[str, Any], wrong: Callable[[str], UserError]) -> Iterator[Pair]:
@@ -161,7 +171,10 @@ def _pairs_of(fields: dict[str, Any], wrong: Callable[[str], UserError]) -> Iter
     if not isinstance(first, str) or second is None:
         raise wrong(f"expected keys sentence1, sentence2, label or query, title, neg_title; found {sorted(fields)}")
     if isinstance(second, list):
-        for label, others in ((1, second), (0, fields.get("neg_title", []))):
+        strangers = fields.get("neg_title", [])
+        if not isinstance(strangers, list):
+            raise wrong(f"neg_title {strangers!r}; expected a list of texts")
+        for label, others in ((1, second), (0, strangers)):
             for other in others:
                 if not isinstance(other, str):
                     raise wrong(f"{other!r} among the titles; expected text")

@@ -100,6 +100,19 @@ def test_merged_sets_join_groups_that_share_a_sentence():
     assert merged([Groups([["a", "b"]]), Groups([["b", "c"]], [], [("a", "c")])]).contradictions == 1
 
 
+def test_merged_sets_equal_the_pairs_as_one_set():
+    """The first set's contradiction is not forgotten because the second set knows only half of it."""
+    one = [("a", "b", 1), ("b", "c", 1), ("a", "c", 0), ("x", "y", 1), ("a", "x", 0)]
+    two = [("a", "c", 1), ("p", "q", 1), ("c", "p", 1), ("u", "v", 1)]
+    whole = merged([groups_from_pairs(one), groups_from_pairs(two)])
+    expected = groups_from_pairs([*one, *two])
+    assert list(whole) == list(expected) == [["x", "y"], ["u", "v"]]
+    assert (whole.contradictions, whole.dropped) == (expected.contradictions, expected.dropped) == (1, 5)
+    again = merged([whole, groups_from_pairs([("q", "u", 1)])])
+    assert list(again) == [["x", "y"]]
+    assert (again.contradictions, again.dropped) == (1, 7)
+
+
 def test_a_split_shares_no_sentence_and_loses_none():
     groups = made_up_groups()
     parts = split(groups, 0.05, 0.1)

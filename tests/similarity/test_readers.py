@@ -60,7 +60,9 @@ def test_group_files_and_several_files_as_one(tmp_path):
         (f"{A}\t{B}\t1\n\n{A}\t{B}\t0.5\n", "line 3: label '0.5'; expected 1"),
         (f"{A}\t{B}\t1\n{A}\t \t1\n", "line 2: an empty sentence"),
         (f"g\t{A}\ng\t　\n", "line 2: an empty sentence"),
-        (f"{A}\n", r"line 1: 1 column\(s\); expected group_id TAB sentence"),
+        (f"{A}\n{A}\t{B}\n", "line 2: a tab; expected a sentence alone as in line 1"),
+        (f"{A},{B}\n　\t\n{A}\t", "line 3: a tab; expected a sentence alone as in line 1"),
+        (f"group_id,sentence\n1,{A}\n", r"line 1: 2 column\(s\); expected group_id TAB sentence"),
         (f"a\tb\tc\td\t{A}\n", r"line 1: 5 column\(s\)"),
         ('{"sentence1": "a", "sentence2": "b", "label": 1}\n{"sentence1": "a"}\n', "line 2: expected keys sentence1"),
         ('{"sentence1": "a", "sentence2": "b", "label": 1}\n{"sentence1"\n', "line 2: not a JSON object"),
@@ -68,6 +70,12 @@ def test_group_files_and_several_files_as_one(tmp_path):
         ('{"sentence1": "a", "sentence2": "b"}\n', "line 1: label 'None'"),
         ('{"query": "a", "title": ["b", 3]}\n', "line 1: 3 among the titles"),
         ('{"sentence1": "a", "sentence2": 5, "label": 1}\n', "line 1: 5; expected text"),
+        ('{"query": "a", "title": ["b"], "neg_title": "cd"}\n', "line 1: neg_title 'cd'; expected a list of texts"),
+        ('{"query": "a", "title": ["b"], "neg_title": null}\n', "line 1: neg_title None; expected a list of texts"),
+        ('{"sentence1": "a", "sentence2": "b", "label": ' + "1" * 5000 + "}\n", "line 1: not a JSON object"),
+        ('{"sentence1": ' + "[" * 100_000 + "\n", "line 1: not a JSON object"),
+        (f"{A},{B},1\n{A},{'x' * 140_000},1\n", "line 2: not comma-separated text"),
+        (f"{A},{'x' * 140_000},1\n", "line 1: not comma-separated text"),
         ("", "empty; expected group_id TAB sentence"),
         ("\n\n", "empty; expected group_id TAB sentence"),
     ],
@@ -89,6 +97,16 @@ def test_files_that_are_no_text(tmp_path):
     path.write_text(f"{A}\t{C}\t0\n", encoding="utf-8")
     with pytest.raises(UserError, match="no group of two sentences or more"):
         load([path])
+
+
+def test_raw_sentences_are_single_ones_and_join_the_groups_of_other_files(tmp_path):
+    raw, pairs = tmp_path / "raw.txt", tmp_path / "pairs.tsv"
+    raw.write_text(f"{C}\n\n{A}, {B}\n一,二,三,四,五\n{C}\n{B}\n", encoding="utf-8")
+    pairs.write_text(LAYOUTS["lcqmc"], encoding="utf-8")
+    found = read(raw)
+    assert (list(found), found.singles) == ([], [C, f"{A}, {B}", "一,二,三,四,五", B])
+    both = load([raw, pairs])
+    assert (list(both), both.singles) == ([[B, A]], [C, f"{A}, {B}", "一,二,三,四,五"])
 
 
 def test_real_pairs(data_root):

@@ -34,8 +34,8 @@ class Settings:
     run: Annotated[Path, tyro.conf.Positional]
     """folder of the run"""
     data: tuple[Path, ...] = ()
-    """other files of groups or pairs; none: those of the run. A group with a sentence of the training files is left
-    out"""
+    """other files of groups or pairs; none: those of the run. A group with a sentence of the training groups, or of
+    those of a run that this one started from, is left out"""
     part: Literal["test", "validation", "all"] = "test"
     """of the files; all: every group, which only makes sense for files that the run was not trained on"""
     neighbours: int = 5
@@ -113,6 +113,31 @@ def unseen(pool: Groups, seen: Groups) -> Groups:
     return Groups(kept, [sentence for sentence in pool.singles if normalize(sentence) not in known])
 
 
+def training_parts(start: str | Path | None, later: Sequence[Path] = ()) -> list[Groups]:
+    """What a run, or the encoder file in its folder, was trained on, and what those that it started from were.
+
+    The split depends on the files and shares of a run: what is held out here may have been trained on there. Where that
+    cannot be told, a warning says so.
+
+    Args:
+        start: folder or encoder.pt, as --start takes it; None: nothing, random weights.
+        later: folders that started from this one.
+    """
+    if start is None:
+        return []
+    folder = Path(start) if Path(start).is_dir() else Path(start).parent
+    try:
+        if folder.resolve() in later:
+            raise UserError(f"{folder}: the run that it started from was overwritten")
+        saved = load_checkpoint(folder / "best.pt")["settings"]
+        data = [Path(path) for path in saved["data"]]
+        train = load_split(data, saved["validation_share"], saved["test_share"], progress=False).train
+    except UserError as error:
+        print(f"warning: {start}: may have been trained on held-out groups, which nobody can tell ({error})")
+        return []
+    return [train, *training_parts(saved.get("start"), [*later, folder.resolve()])]
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Evaluate a run; writes evaluation.json beside metrics.json."""
     settings = tyro.cli(Settings, args=argv, prog="python -m similarity.evaluate")
@@ -128,12 +153,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         pool = Groups(groups, [*parts.train.singles, *parts.validation.singles, *parts.test.singles])
     else:
         pool = parts.test if settings.part == "test" else parts.validation
-    if settings.data:
-        before = len(pool)
-        pool = unseen(pool, own.train)
+    before = len(pool)
+    for seen in [own.train, *training_parts(trained.get("start"), [settings.run.resolve()])]:
+        pool = unseen(pool, seen)
+    if settings.data or len(pool) < before:
         print(f"{before - len(pool)} of {before} groups left out: they share a sentence with the training groups")
-        if not pool.groups:
-            raise UserError("no group left that the run was not trained on")
+    if not pool.groups:
+        raise UserError("no group left that the run was not trained on")
     values = report(encoder, pool)
     queries = np.linspace(0, len(pool.sentences) - 1, settings.neighbours).astype(int).tolist()
     print(neighbour_table(pool.sentences, pool_vectors(encoder, pool), pool.labels, queries))

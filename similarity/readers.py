@@ -154,10 +154,10 @@ def _layout(path: Path, number: int, line: str) -> Callable[[int, str], list]:
     width = len(cells_of(number, line))
     if width in (3, 4):
         return columns
+    if by_tab and width == 2:
+        return group
     if not by_tab and (width == 1 or not _is_header(line)):
         return sentence
-    if width == 2:
-        return group
     raise wrong(
         number,
         f"{width} column(s); expected group_id TAB sentence, sentence1 TAB sentence2 TAB label, the same with an id in "

@@ -3,16 +3,19 @@ r"""Train a sentence encoder on groups of synonyms (Su 2018, archives/5743: "GRU
     python -m similarity.train                                           # made-up questions, the article's network
     python -m similarity.train --data bq.tsv atec.tsv --padding original    # its code to the letter
     python -m similarity.train --data bq.tsv atec.tsv --recipe ours
-    python -m similarity.train --data raw.tsv --recipe ours --sentences raw --ngram-drop 0.3     # no groups needed
-    python -m similarity.train --data own.tsv --recipe ours --start runs/similarity/NAME         # on from another run
+    python -m similarity.train --data bq.tsv raw.txt --recipe ours --sentences raw --ngram-drop 0.3    # pretraining
+    python -m similarity.train --data bq.tsv --recipe ours --start runs/similarity/NAME    # on from another run
 
-Results, minutes and hardware of these commands: README.md. Groups are split whole into training, validation and test;
-validation chooses the epoch, the test groups are asked once, at the end. In the article a group is a class and the
-classifier is thrown away afterwards; our recipe needs no classes: each sentence of a batch has to find its fellow among
-all others of the batch, under the same losses.
+raw.txt is a sentence a line: each is trained on by itself, and the groups of the other files choose the epoch. Results,
+minutes and hardware of these commands: README.md. Groups are split whole into training, validation and test; validation
+chooses the epoch, the test groups are asked once, at the end. In the article a group is a class and the classifier is
+thrown away afterwards; our recipe needs no classes: each sentence of a batch has to find its fellow among all others of
+the batch, under the same losses.
 """
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +28,7 @@ from torch.optim import Adam, Optimizer, lr_scheduler
 from losses import MarginSoftmaxHead, a_softmax, am_softmax, arc_face, normalized_softmax, simpler_a_softmax
 from similarity.data import GroupPairs, LabelledSentences, load_split
 from similarity.encoder import Architecture, SentenceEncoder
-from similarity.evaluate import pool_scores, rejection, report
+from similarity.evaluate import pool_scores, rejection, report, training_parts, unseen
 from similarity.groups import Groups, Split
 from similarity.optimizer import RowAdagrad
 from similarity.text import Vocabulary
@@ -41,11 +44,13 @@ from trainer import (
     run_main,
     seed_everything,
     world,
+    write_json,
 )
 from trainer.keras_training import keras_init_
 
 LossName = Literal["normalized_softmax", "am_softmax", "simpler_a_softmax", "a_softmax", "arc_face"]
 LOSSES = {f.__name__: f for f in (normalized_softmax, am_softmax, simpler_a_softmax, a_softmax, arc_face)}
+LEFT_BEHIND = ("encoder.pt", "evaluation.json", "projector_config.pbtxt")
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "faithful": {},
     # Chosen on validation groups; benchmarks/similarity_groups.py ablation changes one thing at a time.
@@ -87,9 +92,10 @@ class Settings(RunSettings):
     """classes: a group is a class with a vector, as in the article; pairs: find the fellow inside the batch"""
     sentences: Literal["groups", "raw"] = "groups"
     """raw: every training sentence is its own fellow, with other n-grams dropped (objective pairs, --ngram-drop): for
-    pretraining, since the sentences that no group has are trained on too"""
+    pretraining, since the sentences that no group has are trained on too, such as files of a sentence a line"""
     start: Path | None = None
-    """run or encoder file of the same architecture to go on from, with its vocabulary; none: random weights"""
+    """run or encoder file of the same architecture to go on from, with its vocabulary; none: random weights. Held-out
+    groups that it was trained on are left out"""
     loss: LossName = "am_softmax"
     """of the margin softmax family; normalized_softmax is the one without a margin"""
     scale: float = 30.0
@@ -230,6 +236,42 @@ def optimizers(settings: Settings, model: EncoderWithLoss, steps: int) -> tuple[
     return optimizer, lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
+def held_out(parts: Split, start: Path, progress: bool) -> Split:
+    """The split without the validation and test groups that `start` was trained on.
+
+    Raises:
+        UserError: none is left.
+    """
+    validation, test = parts.validation, parts.test
+    for seen in training_parts(start):
+        validation, test = unseen(validation, seen), unseen(test, seen)
+    if progress:
+        gone = [len(parts.validation) - len(validation), len(parts.test) - len(test)]
+        print(f"{gone[0]} validation and {gone[1]} test groups left out: {start} was trained on a sentence of theirs")
+    if not (validation.groups and test.groups):
+        raise UserError(f"--start {start}: was trained on all validation or test groups; give --data that it never saw")
+    return Split(parts.train, validation, test)
+
+
+def begin(run: Run, inputs: Mapping[str, str]) -> None:
+    """Keep the hashes of what a new run begins with, and take away what an overwritten one left.
+
+    Raises:
+        UserError: a run that goes on finds other inputs; says which.
+    """
+    path = run.folder / "inputs.json"
+    if run.resumed is None:
+        if run.world.is_main:
+            for name in LEFT_BEHIND:
+                (run.folder / name).unlink(missing_ok=True)
+            write_json(path, inputs)
+        return
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else inputs  # older runs have no such file
+    changed = [name for name, value in inputs.items() if before.get(name) != value]
+    if changed:
+        raise UserError(f"{run.last}: --resume needs the inputs the run began with; changed: {', '.join(changed)}")
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Train, then test the best epoch; returns what metrics.json holds."""
     settings = parse(Settings, argv, "python -m similarity.train", RECIPES)
@@ -237,14 +279,21 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         if place.size > 1 and (settings.objective == "pairs" or settings.architecture.buckets):
             # fellows are sought in the whole batch, and DistributedDataParallel takes no sparse gradients of this kind
             raise UserError("--objective pairs and n-gram bags (--recipe ours) need one process: leave torchrun out")
-        run = Run(settings, "similarity", settings.run_name, place)
         seed_everything(settings.seed)
 
         parts = load_split(settings.data, settings.validation_share, settings.test_share, place.is_main)
+        if settings.start is not None:
+            parts = held_out(parts, settings.start, place.is_main)
         train = parts.train
         if settings.sentences == "raw":
             train = Groups([[sentence] for sentence in [*train.sentences, *train.singles]])
         model, vocabulary = build(settings, train)
+        inputs = {
+            "training sentences": hashlib.sha256(repr([train.groups, train.singles]).encode()).hexdigest(),
+            "split": parts.sha256(),
+            "vocabulary": vocabulary.sha256(),
+            "--start": model.encoder.sha256() if settings.start is not None else "",
+        }
         width, seed = settings.architecture.max_length, settings.seed
         dataset: LabelledSentences | GroupPairs
         batch_size = settings.batch_size
@@ -260,6 +309,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             batch_size = min(batch_size, max(2, len(dataset) // 8 // place.size * place.size))
         batches = EpochBatches(order, batch_size, place)
 
+        run = Run(settings, "similarity", settings.run_name, place)  # not before all inputs were found to be fine
+        begin(run, inputs)
         model = model.to(place.device)
         if place.is_main:
             count = sum(p.numel() for p in model.encoder.parameters())

@@ -16,9 +16,10 @@ import torch
 from losses import am_softmax
 from similarity import Architecture, SentenceEncoder, Vocabulary, evaluate, train
 from similarity.data import GroupPairs, LabelledSentences, load_split
-from similarity.groups import Groups
+from similarity.groups import Groups, Split
 from similarity.optimizer import RowAdagrad
 from similarity.paraphrase import made_up_groups
+from similarity.text import normalize
 from similarity.threshold import leave_one_out
 from trainer import World, load_checkpoint, run_main
 
@@ -113,20 +114,149 @@ def test_every_loss_and_kind_of_encoder_trains(flags, tmp_path):
     assert 0.02 < content["metrics"]["top10"] <= 1
 
 
-def test_pretraining_on_raw_sentences_then_groups(tmp_path):
+@pytest.fixture
+def raw(tmp_path) -> list[str]:
+    """Flags of a run on groups and, beside them, sentences without a group."""
+    groups, text = tmp_path / "groups.tsv", tmp_path / "raw.txt"
+    rows = [f"{i}\t{s}\n" for i, group in enumerate(made_up_groups()[:200]) for s in group]
+    groups.write_text("".join(rows), encoding="utf-8")
+    sentences = [s for group in made_up_groups()[200:] for s in group]
+    text.write_text("".join(f"{s}\n" for s in sentences), encoding="utf-8")
+    flags = ["--sentences", "raw", "--ngram-drop", "0.3", "--data", str(groups), str(text)]
+    return [*OURS, *flags, "--out", str(tmp_path), "--name", "raw"]
+
+
+def test_pretraining_on_raw_sentences_then_groups(raw, tmp_path, capsys):
     """The second run starts from the weights of the first, and from its vocabulary though it counts others."""
-    text = tmp_path / "raw.tsv"
-    sentences = [s for group in made_up_groups() for s in group]
-    text.write_text("".join(f"{i // 2}\t{s}\n" for i, s in enumerate(sentences)), encoding="utf-8")
-    out = ["--out", str(tmp_path)]
-    raw = ["--sentences", "raw", "--ngram-drop", "0.3", "--data", str(text), "--name", "raw"]
-    content = train.main([*OURS, *raw, *out])
+    content = train.main(raw)
     assert content["metrics"]["top1"] > 0  # asked are groups, whatever was trained on
-    second = train.main([*OURS, *out, "--start", str(tmp_path / "similarity" / "raw"), "--name", "on", "--lr", "1e-9"])
+    # 85 % of 1,200 sentences in groups and of 1,632 without, each for itself
+    assert f"{170 * 6 + 1387:,} training groups" in capsys.readouterr().out
+    flags = ["--data", str(tmp_path / "groups.tsv"), "--start", str(tmp_path / "similarity" / "raw")]
+    second = train.main([*OURS, *flags, "--out", str(tmp_path), "--name", "on", "--lr", "1e-9"])
+    assert "0 validation and 0 test groups left out" in capsys.readouterr().out
     assert second["metrics"]["best_epoch"] >= 1
     before, after = (SentenceEncoder.load(tmp_path / "similarity" / name) for name in ("raw", "on"))
     assert after.vocabulary.characters == before.vocabulary.characters
     torch.testing.assert_close(after.bag.weight, before.bag.weight)
+
+
+def interrupted(flags: list[str], monkeypatch, steps: int = 5) -> None:
+    """Stop the run at this step, two after its last checkpoint."""
+    calls = iter(range(steps))
+    terms = train.in_batch_terms
+
+    def stop(*arguments):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return terms(*arguments)
+
+    monkeypatch.setattr(train, "in_batch_terms", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train.main([*flags, "--checkpoint-steps", "3"])
+    monkeypatch.setattr(train, "in_batch_terms", terms)
+
+
+def test_a_raw_run_and_one_with_a_start_go_on_to_the_same_weights(raw, runs, tmp_path, monkeypatch):
+    start = [*OURS, "--start", str(runs / "ours"), "--out", str(tmp_path), "--name", "start"]
+    for flags in (raw, start):
+        train.main(flags)
+        expected = weights(tmp_path / "similarity" / flags[-1])
+        flags = [*flags[:-1], "again"]
+        interrupted([*flags, "--overwrite"], monkeypatch)
+        train.main([*flags, "--resume"])
+        found = weights(tmp_path / "similarity" / "again")
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_a_run_does_not_go_on_with_other_sentences_or_another_start(raw, runs, tmp_path, monkeypatch, capsys):
+    text = tmp_path / "raw.txt"
+    interrupted(raw, monkeypatch)
+    whole = text.read_text(encoding="utf-8")
+    text.write_text(whole[: len(whole) // 2], encoding="utf-8")
+    said = fails(train.main, [*raw, "--resume"], capsys)
+    assert "raw/last.pt: --resume needs the inputs the run began with; changed: training sentences" in said
+    text.write_text(whole, encoding="utf-8")
+    train.main([*raw, "--resume"])
+
+    encoder = tmp_path / "encoder.pt"
+    encoder.write_bytes((runs / "ours" / "encoder.pt").read_bytes())
+    flags = [*OURS, "--start", str(encoder), "--out", str(tmp_path), "--name", "start"]
+    interrupted(flags, monkeypatch)
+    model = SentenceEncoder.load(encoder)
+    with torch.no_grad():
+        model.bag.weight[0, 0] += 1
+    model.save(encoder)
+    said = fails(train.main, [*flags, "--resume"], capsys)
+    assert said.endswith("start/last.pt: --resume needs the inputs the run began with; changed: --start\n")
+
+
+def test_overwrite_leaves_the_old_run_until_the_inputs_are_read_and_then_nothing_of_it(tmp_path, monkeypatch, capsys):
+    flags = [*OURS, "--epochs", "1", "--out", str(tmp_path), "--name", "run"]
+    folder = tmp_path / "similarity" / "run"
+    train.main(flags)
+    evaluate.main([str(folder)])
+    before = {path.name for path in folder.iterdir()}
+    assert {"encoder.pt", "evaluation.json", "metrics.json", "inputs.json"} <= before
+    for wrong in (
+        ["--data", "nowhere.tsv"],
+        ["--start", "nowhere"],
+        ["--batch-size", "5000", "--objective", "classes"],
+    ):
+        fails(train.main, [*flags, *wrong, "--overwrite"], capsys)
+    assert {path.name for path in folder.iterdir()} == before
+    interrupted([*flags, "--overwrite"], monkeypatch)
+    left = {path.name for path in folder.iterdir() if path.is_file()}
+    assert {name for name in left if "tfevents" not in name} == {"settings.json", "inputs.json", "last.pt"}
+
+
+def test_held_out_groups_that_a_start_was_trained_on_are_left_out(runs, tmp_path, capsys):
+    """Also by the run that started from it, by the one after that, and by evaluate."""
+    data = tmp_path / "shorter.tsv"  # its groups have other first sentences, and so other places in the split
+    rows = [f"{i}\t{s}\n" for i, group in enumerate(made_up_groups()) for s in sorted(group, key=normalize)[1:]]
+    data.write_text("".join(rows), encoding="utf-8")
+    whole = load_split([data], 0.2, 0.3, progress=False)
+    seen = load_split([], 0.05, 0.1, progress=False).train
+    validation, test = evaluate.unseen(whole.validation, seen), evaluate.unseen(whole.test, seen)
+    assert 1 < len(test) < len(whole.test)
+    assert 1 < len(validation) < len(whole.validation)
+    gone = [len(whole.validation) - len(validation), len(whole.test) - len(test)]
+    start = runs / "ours"
+    for name in ("second", "third"):
+        flags = ["--epochs", "1", "--validation-share", "0.2", "--test-share", "0.3", "--data", str(data)]
+        content = train.main([*OURS, *flags, "--start", str(start), "--out", str(tmp_path), "--name", name])
+        said = capsys.readouterr().out
+        assert f"{gone[0]} validation and {gone[1]} test groups left out" in said
+        assert content["data_sha256"] == Split(whole.train, validation, test).sha256()
+        start = tmp_path / "similarity" / name
+    values = evaluate.main([str(start)])
+    assert values == {key: content["metrics"][key] for key in values}
+    assert f"{gone[1]} of {len(whole.test)} groups left out" in capsys.readouterr().out
+    text = tmp_path / "all.tsv"
+    rows = [f"{i}\t{s}\n" for i, group in enumerate(made_up_groups()) for s in group]
+    text.write_text("".join(rows), encoding="utf-8")
+    evaluate.main([str(start), "--data", str(text), "--part", "all"])
+    left = evaluate.unseen(evaluate.unseen(made_up_groups(), whole.train), seen)
+    assert f"{472 - len(left)} of 472 groups left out" in capsys.readouterr().out
+    wide = ["--test-share", "0.3", "--start", str(runs / "ours")]  # test takes all that the start held out
+    said = fails(train.main, [*OURS, *wide, "--out", str(tmp_path)], capsys)
+    assert "was trained on all validation or test groups; give --data that it never saw" in said
+
+
+def test_a_start_of_unknown_origin_is_warned_of(runs, tmp_path, capsys):
+    encoder = tmp_path / "encoder.pt"
+    encoder.write_bytes((runs / "ours" / "encoder.pt").read_bytes())
+    assert evaluate.training_parts(encoder) == []
+    assert f"warning: {encoder}: may have been trained on held-out groups" in capsys.readouterr().out
+    [own] = evaluate.training_parts(runs / "ours" / "encoder.pt")
+    assert own.sha256() == load_split([], 0.05, 0.1, progress=False).train.sha256()
+    again = [*OURS, "--epochs", "1", "--out", str(tmp_path), "--name", "again"]
+    train.main(again)
+    folder = tmp_path / "similarity" / "again"
+    train.main([*again, "--start", str(folder), "--overwrite"])  # of the first of the two nothing is left
+    capsys.readouterr()
+    assert len(evaluate.training_parts(folder)) == 1
+    assert "the run that it started from was overwritten" in capsys.readouterr().out
 
 
 def test_a_sentence_without_group_is_its_own_fellow_and_dropped_ngrams_tell_the_two_apart():

@@ -13,11 +13,12 @@ from torch import Tensor
 from similarity import storage
 from similarity.encoder import SentenceEncoder
 from similarity.text import normalize
-from similarity.threshold import Calibration, Method, leave_one_out
+from similarity.threshold import Calibration, Method, leave_one_out, require_share
 from similarity.vectors import FaissVectors, Storage, Vectors
 from trainer import UserError
 
 FORMAT = 1
+ASKING = 20_000  # questions that calibrate a larger index
 Backend = Literal["torch", "faiss"]
 
 
@@ -228,14 +229,18 @@ class FaqIndex:
     ) -> Calibration:
         """Choose the threshold on the stored questions themselves: each asks the others (`threshold.leave_one_out`).
 
+        Of more than 20,000 questions so many are drawn, which ask all others. Questions that come or go later leave the
+        threshold as it is.
+
         Raises:
             UserError: no two questions have the same answer, or that precision is out of reach.
         """
+        require_share("--precision", precision)
         vectors = np.concatenate(
             [np.asarray(s.vectors.exact[s.alive], np.float32) for s in self.segments] or [np.empty((0, 1), np.float32)]
         )
         answers = [s.answers[row] or None for s in self.segments for row in np.flatnonzero(s.alive).tolist()]
-        trials = leave_one_out(vectors, answers, unanswerable_share)
+        trials = leave_one_out(vectors, answers, unanswerable_share, ASKING)
         self.calibration = Calibration.fit(trials, precision, unanswerable_share, method)
         return self.calibration
 

@@ -1,4 +1,4 @@
-"""A FAQ index from the command line: build, add, remove, search, serve.
+"""A FAQ index from the command line: build, add, remove, calibrate, search, serve.
 
     python -m similarity.index build questions.tsv faq.npz --model runs/similarity/NAME
     python -m similarity.index search faq.npz "怎么还款" --model runs/similarity/NAME
@@ -19,12 +19,13 @@ from typing import Annotated, Any
 import tyro
 from tqdm import tqdm
 
+from similarity import storage
 from similarity.encoder import SentenceEncoder
 from similarity.faq import Backend, FaqIndex, Match
 from similarity.readers import numbered_lines
 from similarity.serve import serve_forever
 from similarity.text import normalize
-from similarity.threshold import Method
+from similarity.threshold import Method, require_share
 from similarity.vectors import Storage
 from trainer import UserError, run_main
 
@@ -33,8 +34,20 @@ ADDED_AT_A_TIME = 50_000  # questions: bounds the memory of a large build
 IndexPath = Annotated[Path, tyro.conf.Positional]
 
 
-@dataclass(frozen=True)
-class Build:
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """What a threshold is chosen for."""
+
+    precision: float = 0.9
+    """promised of the answers that are given; chooses the threshold"""
+    unanswerable_share: float = 0.5
+    """of the questions that will be asked"""
+    method: Method = "isotonic"
+    """of the probability"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build(Promise):
     """Make an index of all questions in a file, and its threshold."""
 
     questions: Annotated[Path, tyro.conf.Positional]
@@ -45,12 +58,6 @@ class Build:
     """folder of a run, or an encoder.pt"""
     storage: Storage = "float32"
     """of the vectors; int8 needs a quarter of the memory and finds the same"""
-    precision: float = 0.9
-    """promised of the answers that are given; chooses the threshold"""
-    unanswerable_share: float = 0.5
-    """of the questions that will be asked"""
-    method: Method = "isotonic"
-    """of the probability"""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,16 @@ class Remove:
     """file of the index"""
     questions: Annotated[tuple[str, ...], tyro.conf.Positional]
     """the questions themselves"""
+    model: Path
+    """that the index was built with"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrate(Promise):
+    """Choose the threshold of an index anew, after questions came or went."""
+
+    index: IndexPath
+    """file of the index"""
     model: Path
     """that the index was built with"""
 
@@ -143,15 +160,22 @@ def add_from(index: FaqIndex, path: Path) -> None:
         index.add(questions[part], answers[part])
 
 
+def choose_threshold(index: FaqIndex, settings: Promise) -> None:
+    found = index.calibrate(settings.precision, settings.unanswerable_share, settings.method)
+    print(
+        f"threshold {found.threshold:.4f}: answers {found.coverage:.1%} of the questions with a precision of "
+        f"{found.precision:.1%}, if {found.unanswerable_share:.0%} have no answer here"
+    )
+
+
 def build(settings: Build) -> FaqIndex:
+    require_share("--precision", settings.precision)
+    require_share("--unanswerable-share", settings.unanswerable_share)
+    storage.generation(settings.index)  # a damaged file there is refused now, and not after all was encoded
     index = FaqIndex(SentenceEncoder.load(settings.model), settings.storage)
     add_from(index, settings.questions)
     try:
-        found = index.calibrate(settings.precision, settings.unanswerable_share, settings.method)
-        print(
-            f"threshold {found.threshold:.4f}: answers {found.coverage:.1%} of the questions with a precision of "
-            f"{found.precision:.1%}, if {found.unanswerable_share:.0%} have no answer here"
-        )
+        choose_threshold(index, settings)
     except UserError as error:
         print(f"no threshold: {error}", file=sys.stderr)
     index.save(settings.index)
@@ -168,6 +192,18 @@ def change(settings: Add | Remove) -> FaqIndex:
         raise UserError(f"{settings.index}: none of these questions is in there")
     index.save(settings.index)
     print(f"{settings.index}: {len(index):,} questions, {len(index) - before:+,}")
+    if index.calibration:
+        print(
+            f"the threshold stays at {index.calibration.threshold:.4f}, chosen on other questions; choose it anew by "
+            f"python -m similarity.index calibrate {settings.index} --model {settings.model}"
+        )
+    return index
+
+
+def calibrate(settings: Calibrate) -> FaqIndex:
+    index = FaqIndex.load(settings.index, SentenceEncoder.load(settings.model))
+    choose_threshold(index, settings)
+    index.save(settings.index)
     return index
 
 
@@ -192,11 +228,18 @@ def serve(settings: Serve) -> None:
     serve_forever(index, settings.host, settings.port)
 
 
-COMMANDS: dict[Any, Any] = {Build: build, Add: change, Remove: change, Search: search, Serve: serve}
+COMMANDS: dict[Any, Any] = {
+    Build: build,
+    Add: change,
+    Remove: change,
+    Calibrate: calibrate,
+    Search: search,
+    Serve: serve,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> Any:
-    settings = tyro.cli(Build | Add | Remove | Search | Serve, args=argv, prog="python -m similarity.index")
+    settings = tyro.cli(Build | Add | Remove | Calibrate | Search | Serve, args=argv, prog="python -m similarity.index")
     return COMMANDS[type(settings)](settings)
 
 

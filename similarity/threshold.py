@@ -13,11 +13,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from trainer import UserError
 
 Method = Literal["isotonic", "platt"]
-ROWS = 256
+ROWS = 256  # questions whose similarities to all are held at a time
+CELLS = 1 << 24  # of those similarities, at most
+
+
+def require_share(flag: str, value: float) -> None:
+    """Raise a UserError unless a share is between 0 and 1."""
+    if not 0 < value < 1:
+        raise UserError(f"{flag} must be between 0 and 1, got {value}")
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,10 @@ class Trials:
 
 
 def leave_one_out(
-    vectors: np.ndarray | Tensor, groups: Sequence[Any] | np.ndarray, unanswerable_share: float = 0.5
+    vectors: np.ndarray | Tensor,
+    groups: Sequence[Any] | np.ndarray,
+    unanswerable_share: float = 0.5,
+    most: int | None = None,
 ) -> Trials:
     """Trials out of a pool itself: each sentence with a fellow asks the others twice, with its fellows there and gone.
 
@@ -65,26 +76,31 @@ def leave_one_out(
         vectors: (N, D), unit rows.
         groups: N group names; those equal to None have no fellow.
         unanswerable_share: of the questions that will be asked; weighs the two kinds.
+        most: sentences that ask; of more, so many are drawn, the same ones each time. All of them are asked.
 
     Raises:
         UserError: no sentence has a fellow, or a share that is not between 0 and 1.
     """
-    if not 0 < unanswerable_share < 1:
-        raise UserError(f"the share of unanswerable questions is {unanswerable_share}; expected between 0 and 1")
+    require_share("--unanswerable-share", unanswerable_share)
     rows = torch.as_tensor(vectors, dtype=torch.float32)
     numbers = {name: number for number, name in enumerate(dict.fromkeys(groups))}
     labels = torch.tensor([numbers[name] if name is not None else -1 - i for i, name in enumerate(groups)])
+    asking = torch.arange(len(rows))
+    if most is not None and len(rows) > most:
+        asking = torch.from_numpy(np.sort(np.random.default_rng(0).choice(len(rows), most, replace=False)))
     fellow, stranger = torch.empty(len(rows)), torch.empty(len(rows))
-    for block in torch.arange(len(rows)).split(ROWS):
+    blocks = asking.split(min(ROWS, max(1, CELLS // max(1, len(rows)))))
+    for block in tqdm(blocks, desc="calibrate", disable=len(rows) < 20_000, leave=False):
         similarity = rows[block] @ rows.T
         own = labels[block, None] == labels[None]
         own[torch.arange(len(block)), block] = False
         fellow[block] = similarity.masked_fill(~own, -torch.inf).amax(dim=1)
         own[torch.arange(len(block)), block] = True
         stranger[block] = similarity.masked_fill(own, -torch.inf).amax(dim=1)
+    fellow, stranger = fellow[asking], stranger[asking]
     asks = fellow > -torch.inf
     if not asks.any():
-        raise UserError("no two questions share an answer, so there is nothing to calibrate on")
+        raise UserError(f"none of {len(asking):,} questions shares its answer: there is nothing to calibrate on")
     strangers = torch.where(stranger > -torch.inf, stranger, -1.0).numpy()
     fellows, some = fellow.numpy()[asks], asks.numpy()
     scores = np.concatenate([np.maximum(fellows, strangers[some]), strangers])
@@ -122,8 +138,7 @@ class Calibration:
         Raises:
             UserError: no threshold has that precision; says which the strictest ones have.
         """
-        if not 0 < precision < 1:
-            raise UserError(f"--precision must be between 0 and 1, got {precision}")
+        require_share("--precision", precision)
         thresholds, precisions, coverages = trials.curve()
         fine = np.flatnonzero(precisions >= precision)
         if not len(fine):

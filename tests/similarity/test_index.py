@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from similarity import FaqIndex, SentenceEncoder, index, train
+from similarity import Architecture, FaqIndex, SentenceEncoder, Vocabulary, index, train
+from similarity import faq as faq_module
 from similarity.paraphrase import made_up_groups
 from similarity.serve import make_server
+from similarity.threshold import Calibration
 from trainer import UserError, run_main
 
 GROUPS = made_up_groups()
@@ -52,7 +54,54 @@ def test_questions_without_answers_have_no_threshold(model, tmp_path, capsys):
     path.write_text("怎么还款\n\n今天天气\n", encoding="utf-8")
     found = index.main(["build", str(path), str(tmp_path / "faq.npz"), "--model", str(model)])
     assert len(found) == 2
-    assert "no threshold: no two questions share an answer" in capsys.readouterr().err
+    assert "no threshold: none of 2 questions shares its answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--precision", "2"], "--precision must be between 0 and 1, got 2"),
+        (["--precision", "nan"], "--precision must be between 0 and 1, got nan"),
+        (["--unanswerable-share", "1"], "--unanswerable-share must be between 0 and 1, got 1"),
+        ([], "not an index, or cut short"),
+    ],
+)
+def test_build_refuses_before_it_encodes(flags, message, model, faq, tmp_path, monkeypatch):
+    monkeypatch.setattr(SentenceEncoder, "encode", lambda *_, **__: pytest.fail("encoded"))
+    path = tmp_path / "faq.npz"
+    cut = faq.read_bytes()[:1000]
+    path.write_bytes(cut)
+    with pytest.raises(UserError, match=message) as stop:
+        index.main(["build", str(model / "questions.tsv"), str(path), "--model", str(model), *flags])
+    assert flags or "delete it first" in str(stop.value)
+    assert path.read_bytes() == cut
+
+
+def test_calibrate_after_a_change(model, faq, tmp_path, capsys):
+    path = tmp_path / "faq.npz"
+    path.write_bytes(faq.read_bytes())
+    before = FaqIndex.load(path, SentenceEncoder.load(model)).calibration
+    index.main(["remove", str(path), *GROUPS.sentences[::2], "--model", str(model)])
+    said = capsys.readouterr().out
+    assert f"the threshold stays at {before.threshold:.4f}" in said
+    command = said.splitlines()[-1].split("python -m similarity.index ")[1]
+    assert FaqIndex.load(path, SentenceEncoder.load(model)).calibration == before
+    index.main([*command.split(), "--precision", "0.7", "--method", "platt"])
+    after = FaqIndex.load(path, SentenceEncoder.load(model)).calibration
+    assert f"threshold {after.threshold:.4f}: answers" in capsys.readouterr().out
+    assert (after.method, after.threshold == before.threshold) == ("platt", False)
+    with pytest.raises(UserError, match="--precision must be between 0 and 1, got 0"):
+        index.main([*command.split(), "--precision", "0"])
+
+
+def test_a_large_index_is_calibrated_by_a_sample(monkeypatch):
+    found = []
+    monkeypatch.setattr(faq_module, "ASKING", 100)
+    monkeypatch.setattr(Calibration, "fit", lambda trials, *_: found.append(trials))
+    questions = FaqIndex(SentenceEncoder(Vocabulary.fit(GROUPS.sentences, 1), Architecture(dim=8, hidden=8)))
+    questions.add(GROUPS.sentences, [str(label) for label in GROUPS.labels])
+    questions.calibrate()
+    assert len(found[0].scores) == 200  # each with its fellows and without
 
 
 def test_search_prints_answers_scores_and_no_answer(model, faq, capsys):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from similarity import threshold
 from similarity.threshold import Calibration, Trials, leave_one_out
 from trainer import UserError
 
@@ -46,8 +47,22 @@ def test_sentences_without_a_group_are_strangers_to_each_other():
     assert trials.right[:2].all()
     with pytest.raises(UserError, match="nothing to calibrate on"):
         leave_one_out(vectors, [None] * 4)
-    with pytest.raises(UserError, match="share of unanswerable questions is 1"):
+    with pytest.raises(UserError, match="--unanswerable-share must be between 0 and 1, got 1"):
         leave_one_out(vectors, ["a", "a", "b", "b"], 1)
+
+
+def test_a_sample_asks_all_and_is_the_same_each_time(monkeypatch):
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(300, 5)).astype(np.float32)
+    groups = rng.integers(0, 100, 300)
+    whole, some, again = (leave_one_out(vectors, groups, most=most) for most in (300, 50, 50))
+    assert (some.answerable == 0).sum() == 50
+    asked = np.random.default_rng(0).choice(300, 50, replace=False)
+    expected = whole.scores[~whole.answerable][np.sort(asked)]  # what everyone's nearest stranger is
+    np.testing.assert_allclose(some.scores[~some.answerable], expected, atol=1e-6)  # another block, other sums
+    assert np.array_equal(some.scores, again.scores)
+    monkeypatch.setattr(threshold, "CELLS", 1500)  # five rows at a time
+    np.testing.assert_allclose(leave_one_out(vectors, groups).scores, whole.scores, atol=1e-6)
 
 
 def test_the_curve_by_hand():

@@ -9,6 +9,7 @@ It is meant for one machine: no accounts, no encryption. Put it behind a proxy t
 
 import dataclasses
 import json
+import math
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +21,8 @@ from trainer import UserError
 
 PAGE = Path(__file__).with_name("page.html")
 MOST_BYTES = 65_536  # of a request's body
+MOST_DRAINED = 1 << 26  # bytes of a larger body that are read before it is refused: else the sender sees a broken pipe
+SECONDS = 10  # that a request may keep silent
 MOST_MATCHES = 100
 
 
@@ -32,12 +35,15 @@ def answer(index: FaqIndex, fields: dict[str, Any]) -> dict[str, Any]:
     question = fields.get("q")
     if not isinstance(question, str):
         raise UserError("the question is missing: give q")
-    try:
-        count = int(fields.get("k", 5))
-        given = fields.get("threshold")
+    count, given = fields.get("k", 5), fields.get("threshold")
+    try:  # from a URL both are text
+        count = int(count) if isinstance(count, str) else count
         threshold = None if given in (None, "") else float(given)
-    except (TypeError, ValueError):
-        raise UserError("k is a whole number and threshold a number") from None
+        fine = type(count) is int and not isinstance(given, bool) and math.isfinite(threshold or 0)
+    except (TypeError, ValueError, OverflowError):
+        fine = False
+    if not fine:
+        raise UserError("k is a whole number and threshold a number")
     if not 1 <= count <= MOST_MATCHES:
         raise UserError(f"k must be from 1 to {MOST_MATCHES}, got {count}")
     matches = index.search(question, count, threshold)
@@ -59,29 +65,48 @@ def make_server(index: FaqIndex, host: str, port: int) -> ThreadingHTTPServer:
 
     class Handler(BaseHTTPRequestHandler):
         server_version = "similarity"
+        timeout = SECONDS
 
         def do_GET(self) -> None:
-            parts = urlsplit(self.path)
+            try:
+                parts = urlsplit(self.path)
+                fields = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+            except ValueError as error:
+                self._json(HTTPStatus.BAD_REQUEST, {"error": f"not a URL ({error})"})
+                return
             if parts.path == "/":
                 self._reply(HTTPStatus.OK, "text/html", PAGE.read_bytes())
             elif parts.path == "/search":
-                fields = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-                self._answer({"q": "", **fields} if "q=" in parts.query else fields)
+                self._answer(fields)
             else:
                 self._json(HTTPStatus.NOT_FOUND, {"error": f"nothing at {parts.path}; try /search?q="})
 
         def do_POST(self) -> None:
             try:
                 length = int(self.headers.get("Content-Length", 0))
-                if not 0 <= length <= MOST_BYTES:
-                    raise UserError(f"a request of {length} bytes; at most {MOST_BYTES}")
+                if length < 0:
+                    raise UserError(f"a request of {length} bytes")
+                if length > MOST_BYTES:
+                    self._drain(length)
+                    message = f"a request of {length} bytes; at most {MOST_BYTES}"
+                    self._json(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": message})
+                    return
                 fields = json.loads(self.rfile.read(length))
                 if not isinstance(fields, dict):
                     raise UserError("expected a JSON object")
-            except ValueError as error:  # UserError and JSONDecodeError are ValueErrors
+            except (ValueError, RecursionError) as error:  # UserError and JSONDecodeError are ValueErrors
                 self._json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
                 return
+            except TimeoutError:
+                message = f"less than the {length} bytes of Content-Length came within {SECONDS} s"
+                self._json(HTTPStatus.REQUEST_TIMEOUT, {"error": message})
+                return
             self._answer(fields)
+
+        def _drain(self, length: int) -> None:
+            for first in range(0, min(length, MOST_DRAINED), MOST_BYTES):
+                if not self.rfile.read(min(MOST_BYTES, length - first)):
+                    return
 
         def _answer(self, fields: dict[str, Any]) -> None:
             try:

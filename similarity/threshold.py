@@ -82,6 +82,8 @@ def leave_one_out(
         UserError: no sentence has a fellow, or a share that is not between 0 and 1.
     """
     require_share("--unanswerable-share", unanswerable_share)
+    if not len(groups):
+        raise UserError("no question at all: there is nothing to calibrate on")
     rows = torch.as_tensor(vectors, dtype=torch.float32)
     numbers = {name: number for number, name in enumerate(dict.fromkeys(groups))}
     labels = torch.tensor([numbers[name] if name is not None else -1 - i for i, name in enumerate(groups)])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from similarity import Architecture, FaqIndex, SentenceEncoder, Vocabulary, index, train
+from similarity import Architecture, FaqIndex, SentenceEncoder, Vocabulary, index, serve, train
 from similarity import faq as faq_module
 from similarity.paraphrase import made_up_groups
 from similarity.serve import make_server
@@ -185,7 +185,7 @@ def test_the_service_answers_as_the_index_does(address, model, faq):
     assert [m["id"] for m in content["matches"]] == [m.id for m in expected.search(question, 2)]
     status, body = get(f"{address}/search", json.dumps({"q": question, "k": 3, "threshold": -1}).encode())
     assert len(json.loads(body)["matches"]) == 3
-    assert get(f"{address}/search?q=")[0] == 200
+    assert json.loads(get(f"{address}/search?q=")[1])["matches"] == []
 
 
 def test_the_page(address):
@@ -205,13 +205,53 @@ def test_the_page(address):
         ("/search", b"[1]", 400, "expected a JSON object"),
         ("/search", b'{"q": 3}', 400, "the question is missing"),
         ("/search", b'{"q": "a", "threshold": []}', 400, "threshold a number"),
-        ("/search", b" " * 70_000, 400, "a request of 70000 bytes"),
+        ("/search", b'{"q": "a", "k": 1e999}', 400, "k is a whole number"),
+        ("/search", b'{"q": "a", "k": 2.9}', 400, "k is a whole number"),
+        ("/search", b'{"q": "a", "k": true}', 400, "k is a whole number"),
+        ("/search", b'{"q": "a", "threshold": NaN}', 400, "threshold a number"),
+        ("/search", b'{"q": "a", "threshold": true}', 400, "threshold a number"),
+        ("/search", b'{"q": "a", "threshold": 1' + b"0" * 400 + b"}", 400, "threshold a number"),
+        ("/search?q=a&threshold=nan", None, 400, "threshold a number"),
+        ("/search?q=a&threshold=inf", None, 400, "threshold a number"),
+        ("/search?seq=1", None, 400, "the question is missing"),
+        ("/search", b'{"q": ' + b"[" * 60_000, 400, "recursion"),
+        ("/search", b" " * 70_000, 413, "a request of 70000 bytes"),
+        ("/search", b" " * 20_000_000, 413, "a request of 20000000 bytes"),
     ],
 )
 def test_wrong_requests_get_a_sentence(address, path, data, status, message):
     code, body = get(address + path, data)
     assert code == status
     assert message in json.loads(body)["error"]
+
+
+def raw_request(address: str, content: bytes) -> bytes:
+    """The reply to these very bytes, the connection held open."""
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(content)
+        return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+def test_requests_that_no_client_makes(address):
+    reply = raw_request(address, b"GET http://[/search HTTP/1.0\r\n\r\n")
+    assert b" 400 " in reply
+    assert b"not a URL (Invalid IPv6 URL)" in reply
+    reply = raw_request(address, b"POST /search HTTP/1.0\r\nContent-Length: -1\r\n\r\n")
+    assert b"a request of -1 bytes" in reply
+
+
+def test_a_body_that_never_comes_is_not_waited_for(model, faq, monkeypatch):
+    monkeypatch.setattr(serve, "SECONDS", 0.2)
+    server = make_server(FaqIndex.load(faq, SentenceEncoder.load(model)), "127.0.0.1", 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    for length in (100, 100_000):
+        reply = raw_request(address, f'POST /search HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{{"q":'.encode())
+        assert b" 408 " in reply
+        assert f"less than the {length} bytes of Content-Length came within 0.2 s".encode() in reply
+    server.shutdown()
+    server.server_close()
 
 
 def test_many_at_once_and_odd_questions(address):

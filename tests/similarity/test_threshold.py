@@ -47,6 +47,8 @@ def test_sentences_without_a_group_are_strangers_to_each_other():
     assert trials.right[:2].all()
     with pytest.raises(UserError, match="nothing to calibrate on"):
         leave_one_out(vectors, [None] * 4)
+    with pytest.raises(UserError, match="no question at all: there is nothing to calibrate on"):
+        leave_one_out(np.empty((0, 4), np.float32), [])
     with pytest.raises(UserError, match="--unanswerable-share must be between 0 and 1, got 1"):
         leave_one_out(vectors, ["a", "a", "b", "b"], 1)
 

@@ -125,11 +125,18 @@ def training_parts(start: str | Path | None, later: Sequence[Path] = ()) -> list
     """
     if start is None:
         return []
-    folder = Path(start) if Path(start).is_dir() else Path(start).parent
+    file = Path(start) / "encoder.pt" if Path(start).is_dir() else Path(start)
+    folder = file.parent
     try:
         if folder.resolve() in later:
             raise UserError(f"{folder}: the run that it started from was overwritten")
-        saved = load_checkpoint(folder / "best.pt")["settings"]
+        best, weights = load_checkpoint(folder / "best.pt"), load_checkpoint(file)["model"]
+        if any(
+            not torch.equal(best["model"].get(f"encoder.{name}", torch.empty(0)), value)
+            for name, value in weights.items()
+        ):
+            raise UserError(f"{file}: not the encoder of the run in its folder")
+        saved = best["settings"]
         data = [Path(path) for path in saved["data"]]
         train = load_split(data, saved["validation_share"], saved["test_share"], progress=False).train
     except UserError as error:

@@ -72,7 +72,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             arrays = {info.filename.removesuffix(".npy"): _mapped(file, info) for info in members}
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, struct.error) as error:
         raise UserError(
-            f"{path}: not an index, or cut short ({type(error).__name__}: {error}); delete it first and build anew"
+            f"{path}: not an index, or cut short ({type(error).__name__}: {error}); if it was one, delete it first"
         ) from error
     return manifest, arrays
 

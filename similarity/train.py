@@ -50,7 +50,7 @@ from trainer.keras_training import keras_init_
 
 LossName = Literal["normalized_softmax", "am_softmax", "simpler_a_softmax", "a_softmax", "arc_face"]
 LOSSES = {f.__name__: f for f in (normalized_softmax, am_softmax, simpler_a_softmax, a_softmax, arc_face)}
-LEFT_BEHIND = ("encoder.pt", "evaluation.json", "projector_config.pbtxt")
+LEFT_BEHIND = ("encoder.pt", "evaluation.json", "projector_config.pbtxt")  # by a run, beside what `Run` replaces
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "faithful": {},
     # Chosen on validation groups; benchmarks/similarity_groups.py ablation changes one thing at a time.

@@ -253,6 +253,10 @@ def test_a_start_of_unknown_origin_is_warned_of(runs, tmp_path, capsys):
     again = [*OURS, "--epochs", "1", "--out", str(tmp_path), "--name", "again"]
     train.main(again)
     folder = tmp_path / "similarity" / "again"
+    other = folder / "other.pt"
+    other.write_bytes(encoder.read_bytes())
+    assert evaluate.training_parts(other) == []
+    assert f"{other}: not the encoder of the run in its folder" in capsys.readouterr().out
     train.main([*again, "--start", str(folder), "--overwrite"])  # of the first of the two nothing is left
     capsys.readouterr()
     assert len(evaluate.training_parts(folder)) == 1

@@ -75,9 +75,10 @@ def posterior(logits: Array, temperature: float, trained: Sequence[float], wante
     Args:
         logits: of a network trained on batches with the shares ``trained``.
         temperature: T.
-        trained, wanted: (K,) shares, positive.
+        trained, wanted: (K,) shares; of a class that was never trained, the probability is 0.
     """
     shift = np.log(np.maximum(wanted, 1e-12)) - np.log(np.maximum(trained, 1e-12))
+    shift = np.where(np.asarray(trained) > 0, shift, -np.inf)
     return np.exp(log_softmax(logits / temperature + shift))
 
 

@@ -81,6 +81,15 @@ def test_posterior_at_other_shares_is_bayes():
     assert np.isfinite(posterior(1e4 * logits, 1.0, trained, wanted)).all()
 
 
+def test_a_class_that_was_not_trained_cannot_win():
+    logits = np.array([[1.0, 0.0, -1.0, 0.5], [-50.0, -40.0, -60.0, 900.0]])
+    found = posterior(logits, 1.0, (0.5, 0.3, 0.2, 0.0), (0.25, 0.25, 0.25, 0.25))
+    expected = np.exp(logits[0, :3]) / np.array([0.5, 0.3, 0.2])
+    np.testing.assert_allclose(found[0], [*expected / expected.sum(), 0])
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert (found[:, 3] == 0).all()
+
+
 def test_reliability_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.95, 0.05], [0.4, 0.6], [0.3, 0.7]])
     labels = np.array([0, 1, 1, 1])

@@ -14,6 +14,7 @@ from spectra.spectrum import Spectrum
 from trainer import UserError
 
 Array = np.ndarray
+COARSEST = 5  # bins between the pixels of a spectrum, in the median: beyond, there are no lines in it
 
 
 def pixel_edges(centres: Array) -> Array:
@@ -24,19 +25,28 @@ def pixel_edges(centres: Array) -> Array:
     return np.concatenate([[2 * centres[0] - inner[0]], inner, [2 * centres[-1] - inner[-1]]])
 
 
+def pixel_reach(centres: Array) -> Array:
+    """How far from its centre each pixel (N,) can count, N >= 2: three times the way to its nearer neighbour."""
+    gaps = np.diff(centres)
+    near = np.minimum(np.concatenate([gaps[:1], gaps]), np.concatenate([gaps, gaps[-1:]]))
+    near[[0, -1]] = near[[1, -2]]  # a last pixel beyond a hole does not span it
+    return np.asarray(3 * near)
+
+
 @dataclass(frozen=True, eq=False)
 class Overlaps:
     """Which part of which pixel falls into which bin: the borders of both, sorted, cut the axis into segments.
 
     Attributes:
         source, target: (S,) pixel and bin of each segment; ``target`` never decreases.
-        width: (S,) in angstrom.
+        middle, width: (S,) in angstrom.
         bins: those that some pixel reaches, increasing; ``starts``: their first segments.
         size: number of bins.
     """
 
     source: Array
     target: Array
+    middle: Array
     width: Array
     bins: Array
     starts: Array
@@ -50,7 +60,7 @@ class Overlaps:
         middle = (cuts[1:] + cuts[:-1]) / 2
         target = np.searchsorted(bins, middle) - 1
         found, starts = np.unique(target, return_index=True)
-        return cls(np.searchsorted(pixels, middle) - 1, target, np.diff(cuts), found, starts, len(bins) - 1)
+        return cls(np.searchsorted(pixels, middle) - 1, target, middle, np.diff(cuts), found, starts, len(bins) - 1)
 
     def sum(self, values: Array) -> Array:
         """Sums of (B, S) over the segments of each bin: (B, L), zero where there are none."""
@@ -69,7 +79,7 @@ class Preprocessing:
     .. math:: f = \frac{\sum_i w_i f_i}{\sum_i w_i}, \qquad
         \sigma^2 = \frac{\sum_i w_i^2 \sigma_i^2}{(\sum_i w_i)^2}
 
-    A bin of which less than half is covered is a gap: straight lines across it, ivar 0.
+    A bin of which less than half is covered is a gap: straight lines across it, ivar 0. So is a stretch without pixels.
     """
 
     axis: Literal["log", "pixels"] = "log"
@@ -123,7 +133,8 @@ class Preprocessing:
         """One spectrum -> (C, L) float32.
 
         Raises:
-            UserError: no axis, too little of the grid covered, nothing but zeros.
+            UserError: no axis, pixels too far apart, too little of the grid covered, nothing but zeros, a flux in
+                another unit than that of the training where normalisation is scale.
         """
         name = spectrum.meta.get("file", "spectrum")
         flux, ivar = spectrum.flux[None], None if spectrum.ivar is None else spectrum.ivar[None]
@@ -142,6 +153,11 @@ class Preprocessing:
                 )
             if len(spectrum) < 2:
                 raise UserError(f"{name}: one pixel; expected a spectrum")
+            apart = float(np.median(np.diff(np.log10(spectrum.wavelength)))) / self.step
+            if apart > COARSEST:
+                raise UserError(
+                    f"{name}: {len(spectrum)} pixels {apart:.1f} bins of this model apart; expected at most {COARSEST}"
+                )
             values, errors, covered = self.resample(spectrum.wavelength, flux, ivar, good)
         if self.noise_channel and ivar is None:
             raise UserError(f"{name}: no errors in it, and this model was trained with them (noise_channel)")
@@ -153,6 +169,12 @@ class Preprocessing:
             )
         if not values[covered].any():
             raise UserError(f"{name}: the flux is zero everywhere")
+        level = np.median(np.abs(values[covered]))
+        if self.normalisation == "scale" and level < 1e-6 * self.scale:
+            raise UserError(
+                f"{name}: a median flux of {level:.2g}; this model divides by {self.scale:g}: give the flux in the "
+                "unit of its training (SDSS's is 1e-17 erg/s/cm2/A), or use a model with --normalisation asinh"
+            )
         return cast(Array, self.normalise(fill_gaps(values, covered), errors)[0])
 
     def resample(
@@ -163,7 +185,9 @@ class Preprocessing:
         Without ``ivar`` the returned one is zero. A pixel of ivar 0 counts as masked.
         """
         overlaps = Overlaps.between(pixel_edges(wavelength), self.edges)
-        weight = np.broadcast_to(overlaps.width.astype(np.float32), (len(flux), len(overlaps.width)))
+        near = np.abs(overlaps.middle - wavelength[overlaps.source]) <= pixel_reach(wavelength)[overlaps.source]
+        width = (overlaps.width * near).astype(np.float32)
+        weight = np.broadcast_to(width, (len(flux), len(width)))
         if good is None and ivar is not None:
             good = ivar > 0
         if good is not None:
@@ -185,7 +209,7 @@ class Preprocessing:
         values = flux / self.scale if self.normalisation == "scale" else np.arcsinh(flux / level)
         if not self.noise_channel:
             return values[:, None].astype(np.float32)
-        noise = np.log10(1 + level**2 * ivar) / 2
+        noise = np.log10(1 + level.astype(ivar.dtype) ** 2 * ivar) / 2
         return np.stack([values, noise], axis=1).astype(np.float32)
 
     def batch(self, wavelength: Array, flux: Array, ivar: Array) -> Array:

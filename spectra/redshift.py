@@ -104,6 +104,8 @@ def estimate(spectrum: Spectrum, name: str) -> tuple[float, float]:
     if not covered.any():
         return float("nan"), 0.0
     flux = fill_gaps(flux, covered).astype(np.float64)
+    unit = float(np.median(np.abs(flux))) or 1.0  # the floors below are for fluxes about 1
+    flux, errors = flux / unit, errors * unit**2
     level = smooth(flux, SMOOTHING[name])
     noise = 1.4826 / np.sqrt(2) * np.median(np.abs(np.diff(flux, axis=1))) + 1e-12
     weight = (errors[0] if ivar is not None else np.full(GRID.size, noise**-2)) * covered[0]

@@ -24,7 +24,8 @@ class Spectrum:
     Attributes:
         flux: (L,) float32, in the file's own unit; zero where the file had no number.
         wavelength: (L,) float64, vacuum angstrom, increasing; None where the file has no axis and none was given.
-        ivar: (L,) float32, inverse variance of the flux, zero where masked; None where the file has no errors.
+        ivar: (L,) float32, inverse variance of the flux, zero where masked; None where the file has no errors. float64
+            where it passes 1e30, as that of a flux in erg/s/cm2/A can: sums and inverses of it leave float32.
         mask: (L,) bool, True for pixels not to use: no number, ivar 0, or flagged in the file.
         meta: what the file says of itself: ``file``, ``layout``, ``class``, ``subclass``, ``z``, ``id`` where known.
     """
@@ -71,8 +72,10 @@ def make_spectrum(
             raise UserError(f"{name}: {len(flux)} fluxes but {np.size(array)} {what}; expected one a pixel")
     mask = ~np.isfinite(flux)
     if ivar is not None:
-        ivar = np.asarray(ivar).astype(np.float32).ravel()
+        ivar = np.asarray(ivar).astype(np.float64).ravel()
         mask |= ~(np.isfinite(ivar) & (ivar > 0))
+        ivar = np.where(mask, 0, ivar)
+        ivar = ivar if ivar.max() > 1e30 else ivar.astype(np.float32)
     if bad is not None:
         mask |= np.asarray(bad).ravel() != 0
     if wavelength is not None:
@@ -86,7 +89,7 @@ def make_spectrum(
     return Spectrum(
         np.where(np.isfinite(flux), flux, np.float32(0)),
         wavelength,
-        np.where(mask, np.float32(0), ivar) if ivar is not None else None,
+        np.where(mask, ivar.dtype.type(0), ivar) if ivar is not None else None,
         mask,
         meta,
     )

@@ -107,8 +107,46 @@ def test_units_do_not_matter_to_asinh_and_do_to_scale():
     wavelength, flux = axis(), np.linspace(1, 3, 150)
     for normalisation, same in (("asinh", True), ("scale", False)):
         preprocessing = Preprocessing(first=3.6, step=2e-3, size=40, normalisation=normalisation)
-        one, other = (preprocessing(make_spectrum(f * flux, wavelength)) for f in (1.0, 1e-17))
+        one, other = (preprocessing(make_spectrum(f * flux, wavelength)) for f in (1.0, 1e-2))
         assert np.allclose(one, other, rtol=1e-4) is same
+
+
+def test_physical_units():
+    """In erg/s/cm2/A the inverse variance leaves float32; what it says of each bin stays the same."""
+    wavelength, rng = axis(), np.random.default_rng(0)
+    flux, ivar = rng.normal(3, 0.3, 150), rng.uniform(5, 20, 150)
+    preprocessing = Preprocessing(first=3.6, step=2e-3, size=40, normalisation="asinh", noise_channel=True)
+    for unit in (1e-17, 1e-20, 1e-25):
+        physical = make_spectrum(unit * flux, wavelength, ivar / unit**2)
+        assert not physical.mask.any()
+        np.testing.assert_allclose(preprocessing(physical), preprocessing(make_spectrum(flux, wavelength, ivar)), 1e-4)
+    with pytest.raises(UserError, match=r"a median flux of 3e-17; this model divides by 100: .* 1e-17 erg/s/cm2/A"):
+        SMALL(make_spectrum(1e-17 * flux, wavelength, meta={"file": "a.fits"}))
+
+
+def test_a_hole_in_the_axis_is_a_gap():
+    wavelength = axis()
+    hole = (wavelength > 4400) & (wavelength < 4700)
+    flux = np.where(wavelength < 4500, 1.0, 3.0)
+    *_, whole = SMALL.resample(wavelength, flux[None])
+    _, ivar, covered = SMALL.resample(wavelength[~hole], flux[None, ~hole], np.ones((1, (~hole).sum())))
+    inside = (SMALL.edges[:-1] > 4400) & (SMALL.edges[1:] < 4700)
+    assert inside.sum() > 10
+    middle = np.flatnonzero(inside)[2:-2]  # a pixel reaches at most three of the file's, one and a half bins
+    assert not covered[0, middle].any()
+    assert (ivar[0, middle] == 0).all()
+    np.testing.assert_array_equal(covered[0, ~inside], whole[0, ~inside])
+    bridged = SMALL(make_spectrum(100 * flux[~hole], wavelength[~hole]))[0, middle]
+    np.testing.assert_allclose(np.diff(bridged), np.diff(bridged)[0], rtol=1e-3)  # a straight line
+    assert np.diff(bridged)[0] > 0.05
+
+
+def test_a_last_pixel_beyond_a_hole_does_not_span_it():
+    wavelength = np.append(axis(60), axis()[-1])
+    *_, covered = SMALL.resample(wavelength, np.ones((1, 61)))
+    assert covered[0, 28:].sum() <= 3
+    *_, covered = SMALL.resample(wavelength[[0, 1]], np.ones((1, 2)))  # two pixels are an axis too
+    assert covered.sum() <= 2
 
 
 def test_plain_and_back():
@@ -131,6 +169,10 @@ def spectrum(**changes):
         (spectrum(wavelength=None), "no wavelength axis in it, and none is made up"),
         (make_spectrum(np.ones(10), axis(10, 3.65), meta={"file": "a.fits"}), "10 pixels cover .* needs 25 %"),
         (make_spectrum(np.ones(1), np.array([5000.0]), meta={"file": "a.fits"}), "one pixel; expected a spectrum"),
+        (
+            make_spectrum(np.ones(10), np.linspace(3700, 9000, 10), meta={"file": "a.fits"}),
+            r"10 pixels 20\.2 bins of this model apart; expected at most 5",
+        ),
         (spectrum(wavelength=np.linspace(9000, 9500, 150)), "cover 0 %"),
     ],
 )

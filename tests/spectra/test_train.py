@@ -256,6 +256,17 @@ def test_redshifts_are_found():
     assert strength == 0
 
 
+def test_the_redshift_does_not_depend_on_the_unit():
+    made = simulate(6, 3, (0.0, 0.0, 0.5, 0.5))
+    for flux, ivar, label in zip(made.flux.astype(float), made.ivar.astype(float), made.labels, strict=True):
+        for errors in (ivar, None):
+            z, strength = estimate(make_spectrum(flux, made.wavelength, errors), CLASSES[label])
+            physical = make_spectrum(1e-19 * flux, made.wavelength, None if errors is None else 1e38 * errors)
+            found, same_strength = estimate(physical, CLASSES[label])
+            assert found == z
+            assert same_strength == pytest.approx(strength, rel=1e-3)  # float32
+
+
 def test_templates_take_the_place_of_models(data_root, tmp_path):
     from spectra.templates import load_templates
 

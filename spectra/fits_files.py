@@ -1,4 +1,4 @@
-"""FITS layouts: LAMOST's two, its pilot's, and the spec files of SDSS and BOSS. Legend: ``N`` pixels of the file."""
+"""FITS layouts: LAMOST's two, its pilot's, the spec files of SDSS and BOSS, SDSS's older spSpec. ``N``: pixels."""
 
 import gzip
 import io
@@ -21,16 +21,18 @@ EXPECTED = (
     "expected LAMOST (an image of five rows, or a table COADD with FLUX and WAVELENGTH) or SDSS (a table with flux and "
     "loglam in HDU 1)"
 )
+EMISSION_LINE = 0x40000000  # SP_MASK_EMLINE of SDSS to DR7: nothing is wrong with such a pixel
 FORMATS = {"L": "S1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "C": ">c8", "M": ">c16"}
 
 
-def read_fits(path: Path, flags: Flags = "and") -> Spectrum:
-    """A LAMOST or SDSS file, gzipped or not.
+def read_fits(path: Path, content: bytes, flags: Flags = "and") -> Spectrum:
+    """A LAMOST or SDSS file.
 
     The layout is told from what is there, not from the version keyword, which files of the table layout get wrong.
 
     Args:
-        path: the file.
+        path: the file, for what is said of it.
+        content: what is in it, unpacked (`read_content`).
         flags: which mask of the file counts: pixels flagged in every exposure (``and``), in any (``or``), or none.
 
     Raises:
@@ -40,15 +42,16 @@ def read_fits(path: Path, flags: Flags = "and") -> Spectrum:
         from astropy.io import fits
     except ImportError:
         raise UserError(f"{path}: reading FITS needs astropy; install it with: pip install astropy") from None
-    content = _content(path)
     try:
         with fits.open(io.BytesIO(content), memmap=False) as hdus:
             if hdus[0].data is not None:
-                return _lamost_image(path, hdus[0], flags)
+                return _image(path, hdus[0], flags)
             try:
                 table = hdus[1]  # and not len(hdus), which would read all of them
             except IndexError:
                 raise UserError(f"{path}: one HDU, and it is empty; {EXPECTED}") from None
+            if isinstance(table, fits.CompImageHDU):
+                return _image(path, table, flags)
             names = [str(table.header[key]).upper() for key in table.header if key.startswith("TTYPE")]
             if "LOGLAM" in names:
                 place = table.fileinfo()
@@ -64,7 +67,12 @@ def read_fits(path: Path, flags: Flags = "and") -> Spectrum:
         raise UserError(f"{path}: not a readable FITS file ({type(error).__name__}: {reason})") from error
 
 
-def _content(path: Path) -> bytes:
+def read_content(path: Path) -> bytes:
+    """The bytes of a file, unpacked where it is gzipped.
+
+    Raises:
+        UserError: it cannot be read, or is damaged.
+    """
     try:
         content = path.read_bytes()
         return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
@@ -84,9 +92,14 @@ def _log_axis(path: Path, header: Any, size: int) -> np.ndarray:
     return 10.0 ** (header["COEFF0"] + header["COEFF1"] * np.arange(size))
 
 
-def _lamost_image(path: Path, hdu: Any, flags: Flags) -> Spectrum:
-    """To DR7: rows flux, ivar, wavelength, and-mask, or-mask; in pilot data the third is a flux without continuum."""
+def _image(path: Path, hdu: Any, flags: Flags) -> Spectrum:
+    """LAMOST to DR7: rows flux, ivar, wavelength, and-mask, or-mask; the pilot's third is a flux without continuum.
+
+    SDSS to DR7 (spSpec): rows flux, flux without continuum, its sigma, mask, and what depends on the release.
+    """
     rows, header = hdu.data, hdu.header
+    if str(header.get("TELESCOP", "")).startswith("SDSS"):
+        return _spspec(path, rows, header, flags)
     if rows.ndim != 2 or len(rows) < 5:
         raise UserError(f"{path}: HDU 0 is an image of shape {rows.shape}; expected LAMOST's five rows (5, N)")
     wavelength = rows[2].astype(np.float64)
@@ -97,6 +110,17 @@ def _lamost_image(path: Path, hdu: Any, flags: Flags) -> Spectrum:
     bad = {"and": rows[3], "or": rows[4], "none": None}[flags]
     meta = _meta(path, header, "LAMOST pilot image" if pilot else "LAMOST image")
     return make_spectrum(rows[0], wavelength, rows[1], bad, meta, air=header.get("VACUUM") is False)
+
+
+def _spspec(path: Path, rows: np.ndarray, header: Any, flags: Flags) -> Spectrum:
+    if rows.ndim != 2 or len(rows) < 4:
+        raise UserError(f"{path}: HDU 0 is an image of shape {rows.shape}; expected the rows of SDSS's spSpec (5, N)")
+    sigma = rows[2].astype(np.float64)
+    ivar = np.where(sigma > 0, sigma, np.inf) ** -2.0
+    bad = None if flags == "none" else rows[3].astype(np.int64) & ~EMISSION_LINE
+    meta = {"file": str(path), "layout": "SDSS spSpec"} | ({"z": header["Z"]} if "Z" in header else {})
+    wavelength = _log_axis(path, header, rows.shape[1])
+    return make_spectrum(rows[0], wavelength, ivar, bad, meta, air=header.get("VACUUM") is False)
 
 
 def _lamost_table(path: Path, header: Any, hdu: Any, flags: Flags) -> Spectrum:

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from spectra.fits_files import Flags, read_fits
+from spectra.fits_files import Flags, read_content, read_fits
 from spectra.spectrum import CLASSES, Spectrum, Unit, make_spectrum
 from trainer import UserError
+
+FITS, NUMPY, TEXT = (".fits", ".fit", ".fits.fz"), (".npy", ".npz"), (".txt", ".csv", ".tsv")
+ENDINGS = tuple(ending + packed for ending in (*FITS, *NUMPY, *TEXT) for packed in ("", ".gz"))
 
 # what the columns of a table are called, in any case
 NAMES = {
@@ -34,14 +37,16 @@ def read_spectrum(
 ) -> Spectrum:
     """Read a spectrum; the format is told from the content, not from the name alone.
 
-    FITS (LAMOST of any release, SDSS, BOSS; .gz or not); text with columns of wavelength, flux and perhaps ivar or
+    FITS (LAMOST of any release, SDSS, BOSS); text with columns of wavelength, flux and perhaps ivar or
     error (comma, tab, semicolon or space, with or without a header); the competition's ``id.txt``, one line of fluxes
     without an axis; ``.npy`` of (L,), (2, L) or (3, L): flux, or wavelength and flux, or both and ivar; ``.npz`` with
-    arrays of those names.
+    arrays of those names. Each of them gzipped or not. A third column without a name is ivar, but not below a comment
+    that might name it and does not.
 
     Args:
         path: the file.
-        wavelength: the axis of a file that has none (its pixel numbers are no axis: none is made up).
+        wavelength: the axis of a file that has none (its pixel numbers are no axis: none is made up); a file that has
+            one keeps its own.
         wavelength_unit: of a text or numpy file, or of ``wavelength``: angstrom, nm, um or log10 (of angstrom).
         air: the wavelengths of a text or numpy file are of air; FITS files say so themselves.
         flags: which mask of a FITS file counts: ``and`` (flagged in every exposure), ``or`` (in any), ``none``.
@@ -53,22 +58,22 @@ def read_spectrum(
         UserError: names the file, what is wrong and what was expected.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; expected a spectrum")
     if flags not in ("and", "or", "none"):
         raise UserError(f"flags is {flags!r}; expected 'and', 'or' or 'none'")
-    with open(path, "rb") as file:
-        start = file.read(10)
+    try:
+        if not path.is_file():
+            raise UserError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; expected a spectrum")
+    except OSError as problem:
+        raise UserError(f"{path}: cannot be read ({problem})") from problem
+    content = read_content(path)
     name = path.name.lower().removesuffix(".gz")
-    if start.startswith((b"SIMPLE", b"\x1f\x8b")) or name.endswith((".fits", ".fit", ".fits.fz")):
-        if wavelength is not None:
-            raise UserError(f"{path}: a FITS file has its own axis; leave wavelength out")
-        return read_fits(path, flags)
-    columns = _numpy_columns(path) if name.endswith((".npy", ".npz")) else _text_columns(path)
+    if content.startswith(b"SIMPLE") or name.endswith(FITS):
+        return read_fits(path, content, flags)
+    columns = _numpy_columns(path, content) if name.endswith(NUMPY) else _text_columns(path, content)
     unit = wavelength_unit
     if "log10" in columns:
         columns["wavelength"], unit = columns.pop("log10"), "log10"
-    if wavelength is not None:
+    if wavelength is not None and "wavelength" not in columns:
         columns["wavelength"] = np.asarray(wavelength, np.float64)
     if "error" in columns and "ivar" not in columns:
         error = columns["error"]
@@ -104,30 +109,29 @@ def _by_position(array: np.ndarray, path: Path) -> dict[str, np.ndarray]:
     return dict(zip(("wavelength", "flux", "ivar"), array, strict=False))
 
 
-def _numpy_columns(path: Path) -> dict[str, Any]:
+def _numpy_columns(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return _by_position(content.astype(np.float64), path)
-        with content:
-            names = _named(content.files)
-            return {key: content[content.files[index]] for key, index in names.items()}
+        found = np.load(io.BytesIO(content), allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return _by_position(found.astype(np.float64), path)
+        with found:
+            names = _named(found.files)
+            return {key: found[found.files[index]].astype(np.float64) for key, index in names.items()}
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{path}: not a numpy file of numbers ({error})") from error
 
 
-def _text_columns(path: Path) -> dict[str, Any]:
+def _text_columns(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise UserError(f"{path}: neither FITS, numpy nor UTF-8 text ({error})") from error
     lines = [line for line in text.splitlines() if line.strip()]
-    header, comment = "", True
+    headers = []
     while lines and _is_header(lines[0]):
-        line = lines.pop(0).strip()
-        header, comment = line.lstrip("#").strip(), line.startswith("#")
+        headers.append(lines.pop(0).strip(" "))
     lines = [line for line in lines if not line.lstrip().startswith("#")]
     if not lines:
         raise UserError(f"{path}: no numbers in it; expected columns, or one line of fluxes")
@@ -136,16 +140,28 @@ def _text_columns(path: Path) -> dict[str, Any]:
         if separator is None:
             table = np.array([line.split() for line in lines], dtype=np.float64)
         else:
-            table = np.array([line.strip(" " + separator).split(separator) for line in lines], dtype=np.float64)
+            table = np.array([line.rstrip(" " + separator).split(separator) for line in lines], dtype=np.float64)
     except ValueError as error:
         raise UserError(f"{path}: a row that is not as many numbers as the first ({error})") from error
-    if header:
-        names = _named(next(csv.reader(io.StringIO(header), delimiter=separator or " ", skipinitialspace=True)))
-        if "flux" in names:
-            return {key: table[:, index] for key, index in names.items()}
-        if not comment:
-            raise UserError(f"{path}: the header is {header!r}; expected a column named {' or '.join(NAMES['flux'])}")
+    for header in headers:
+        names = _header_names(header)
+        found = _named(names)
+        if "flux" in found and len(names) == table.shape[1]:
+            return {key: table[:, index] for key, index in found.items()}
+    plain = [header for header in headers if not header.startswith("#")]
+    if plain or (min(table.shape) == 3 and re.search(r"[^\W\d_]", "".join(headers))):
+        raise UserError(
+            f"{path}: the header is {[*headers, *plain][-1]!r}; expected a column named {' or '.join(NAMES['flux'])}, "
+            f"and a name for each of the {table.shape[1]} numbers in a row"
+        )
     return _by_position(table.squeeze(), path) if table.size > 1 else {"flux": table.ravel()}
+
+
+def _header_names(header: str) -> list[str]:
+    """By the header's own separator, which need not be that of the numbers; units in brackets left out."""
+    header = re.sub(r"[\[(][^\])]*[\])]", "", header.lstrip("# ")).rstrip(",;\t ")
+    separator = next((s for s in (",", "\t", ";") if s in header), None)
+    return [name.strip(" \"'\t") for name in header.split(separator)]
 
 
 def _is_header(line: str) -> bool:
@@ -176,6 +192,8 @@ def read_index(index: str | Path, folder: str | Path | None = None) -> Iterator[
     if not rows or [cell.strip() for cell in rows[0]][:2] != ["id", "type"]:
         raise UserError(f"{index}: the first row is {','.join(rows[0]) if rows else 'missing'}; expected id,type")
     for number, row in enumerate(rows[1:], start=2):
+        if not any(cell.strip() for cell in row):
+            continue
         if len(row) < 2 or row[1].strip() not in CLASSES:
             raise UserError(
                 f"{index}, line {number}: {','.join(row)!r}; expected an id and one of {', '.join(CLASSES)}"

@@ -18,7 +18,7 @@ from trainer import UserError
 
 
 def is_lamost(origin: str, *arguments: Any, **options: Any) -> bool:
-    """Whether a file is LAMOST's, by its TELESCOP keyword and layout."""
+    """Whether a file is LAMOST's, by its layout."""
     path = next((a for a in arguments if isinstance(a, str)), None)
     try:
         return path is not None and read_spectrum(path).meta["layout"].startswith("LAMOST")

@@ -271,11 +271,20 @@ def wrong(tmp_path, kind):
         fits.PrimaryHDU(np.zeros((5, SIZE), np.float32)).writeto(path)
     elif kind == "cut short":
         path.write_bytes(lamost_image(tmp_path / "whole.fits").read_bytes()[:3000])
+    elif kind == "strings":
+        np.savez(tmp_path / "bad.npz", wavelength=AXIS, flux=np.full(SIZE, "bright"))
+        return tmp_path / "bad.npz"
+    elif kind == "name too long":
+        return tmp_path / ("a" * 300)
+    elif kind == "other rows":
+        fits.PrimaryHDU(np.zeros((3, SIZE), np.float32), header(TELESCOP="SDSS 2.5-M")).writeto(path)
     elif kind == "gzip cut short":
         path.write_bytes(gzip.compress(lamost_image(tmp_path / "whole.fits").read_bytes())[:300])
     else:
         path = tmp_path / "bad.csv"
-        path.write_text({"header": "x,y\n1,2\n", "ragged": "4000,1\n4001\n", "words": "# nothing\n",
+        path.write_text({"header": "x,y\n1,2\n", "ragged": "4000,1\n4001\n", "empty cell": "4000,1\n4001,\n",
+                         "empty column": "wavelength,flux,ivar\n4000,1,\n4001,1,\n", "first cell": ",1,2\n4000,1,2\n",
+                         "words": "# nothing\n",
                          "unsorted": "4000,1\n4002,1\n4001,1\n"}[kind], encoding="utf-8")  # fmt: skip
     return path
 
@@ -288,6 +297,9 @@ def wrong(tmp_path, kind):
         ("other table", "HDU 1 has the columns A; expected"), ("no coefficients", "HDU 0 has no COEFF0"),
         ("cut short", "not a readable FITS file"), ("gzip cut short", "cannot be read"),
         ("header", "the header is 'x,y'; expected a column named flux"), ("ragged", "not as many numbers as the first"),
+        ("empty cell", "not as many numbers"), ("first cell", "expected a column named flux"),
+        ("empty column", "a name for each of the 2 numbers in a row"), ("strings", "not a numpy file of numbers"),
+        ("name too long", "cannot be read"), ("other rows", "expected the rows of SDSS's spSpec"),
         ("words", "no numbers in it"), ("unsorted", "do not increase"),
     ],
 )  # fmt: skip
@@ -299,16 +311,93 @@ def test_wrong_files(tmp_path, kind, message):
     assert str(error.value).startswith(str(path))
 
 
-def test_an_axis_for_a_file_that_has_one(tmp_path):
-    with pytest.raises(UserError, match="has its own axis"):
-        read_spectrum(lamost_image(tmp_path / "a.fits"), wavelength=AXIS)
+def test_an_axis_is_for_files_that_have_none(tmp_path):
+    np.save(tmp_path / "one.npy", FLUX)
+    np.save(tmp_path / "two.npy", np.stack([AXIS, FLUX]))
+    np.savez(tmp_path / "log.npz", loglam=np.log10(AXIS), flux=FLUX)
+    lamost_image(tmp_path / "a.fits")
+    for name, expected in {"one.npy": AXIS + 7, "two.npy": AXIS, "log.npz": AXIS, "a.fits": AXIS}.items():
+        found = read_spectrum(tmp_path / name, wavelength=AXIS + 7)
+        np.testing.assert_allclose(found.wavelength, expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["# wavelength,flux,error", "{} {} {}"], ["# wavelength flux error", "{},{},{}"],
+        ["# wavelength (A), flux (1e-17 cgs), error", "{}\t{}\t{}"], ["# Wave Flux Err", "# A cgs cgs", "{} {} {}"],
+        ["# made by hand", "wavelength;flux;error;", "{};{};{}"], ['"wavelength","flux","error"', "{},{},{},"],
+    ],
+)  # fmt: skip
+def test_a_header_has_a_separator_of_its_own(tmp_path, lines):
+    path, (*headers, row) = tmp_path / "a.txt", lines
+    rows = [row.format(w, f, 0.5) for w, f in zip(AXIS, FLUX, strict=True)]
+    path.write_text("\n".join([*headers, *rows]), encoding="utf-8")
+    found = read_spectrum(path)
+    np.testing.assert_allclose(found.wavelength, AXIS)
+    np.testing.assert_allclose(found.flux, FLUX)
+    np.testing.assert_allclose(found.ivar, 4)
+
+
+def test_a_third_column_below_a_comment_is_not_taken_for_ivar(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("# lam f sd\n" + "".join(f"{w} 1 2\n" for w in AXIS), encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"header is '# lam f sd'; expected a column named flux .* each of the 3 numbers"
+    ):
+        read_spectrum(path)
+    path.write_text("# from Tom\n" + "".join(f"{w} 1\n" for w in AXIS), encoding="utf-8")
+    assert read_spectrum(path).ivar is None
+    path.write_text("# 17 -----\n" + "".join(f"{w} 1 4\n" for w in AXIS), encoding="utf-8")
+    assert (read_spectrum(path).ivar == 4).all()
+
+
+def test_packed_files_are_told_by_what_is_in_them(tmp_path):
+    plain = {"a.csv": "".join(f"{w},{f}\n" for w, f in zip(AXIS, FLUX, strict=True)).encode()}
+    np.save(tmp_path / "b.npy", np.stack([AXIS, FLUX]))
+    plain["b.npy"] = (tmp_path / "b.npy").read_bytes()
+    plain["c.fit"] = lamost_image(tmp_path / "c.fits").read_bytes()
+    plain["d"] = plain["c.fit"]  # no ending at all
+    for name, content in plain.items():
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+        found = read_spectrum(tmp_path / f"{name}.gz")
+        np.testing.assert_allclose(found.flux, FLUX)
+        np.testing.assert_allclose(found.wavelength, AXIS, rtol=1e-7)
+    rows = np.stack([FLUX, IVAR, AXIS, 0 * FLUX, 0 * FLUX]).astype(np.float32)
+    packed = fits.CompImageHDU(rows, header(), compression_type="GZIP_2", quantize_level=0)
+    fits.HDUList([fits.PrimaryHDU(), packed]).writeto(tmp_path / "e.fits.fz")
+    found = read_spectrum(tmp_path / "e.fits.fz")
+    np.testing.assert_array_equal(found.flux, FLUX)
+    np.testing.assert_allclose(found.wavelength, AXIS, rtol=1e-7)
+
+
+def spspec(path, **cards):
+    mask = np.zeros(SIZE)
+    mask[[4, 5]] = 0x40000000, 0x1000000  # an emission line; no data
+    sigma = np.full(SIZE, 0.5)
+    sigma[7] = 0
+    rows = np.stack([FLUX, FLUX - 1.5, sigma, mask, FLUX]).astype(">f4")
+    fits.PrimaryHDU(rows, header(TELESCOP="SDSS 2.5-M", Z=0.1, **cards)).writeto(path)
+    return path
+
+
+def test_sdss_to_dr7(tmp_path):
+    found = read_spectrum(spspec(tmp_path / "spSpec-51630-0266-001.fit"))
+    assert found.meta["layout"] == "SDSS spSpec"
+    assert found.meta["z"] == 0.1
+    np.testing.assert_array_equal(found.flux, FLUX)
+    np.testing.assert_allclose(found.wavelength, AXIS, rtol=1e-12)
+    assert np.flatnonzero(found.mask).tolist() == [5, 7]
+    assert (found.ivar[~found.mask] == 4).all()
+    assert np.flatnonzero(read_spectrum(tmp_path / "spSpec-51630-0266-001.fit", flags="none").mask).tolist() == [7]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of specutils' own imports
 def test_specutils_reads_lamost(tmp_path):
     specutils = pytest.importorskip("specutils")
-    import spectra.specutils_loader  # noqa: F401 - registers the reader
+    import spectra.specutils_loader  # registers the reader
 
+    assert not spectra.specutils_loader.is_lamost("read", str(spspec(tmp_path / "c.fits")))
     for path in (lamost_image(tmp_path / "a.fits"), lamost_table(tmp_path / "b.fits")):
         for options in ({}, {"format": "LAMOST LRS"}):
             found = specutils.Spectrum.read(str(path), **options)

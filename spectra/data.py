@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from spectra.preprocess import Preprocessing
+from spectra.preprocess import Preprocessing, fill_gaps
 from spectra.spectrum import CLASSES
 from spectra.survey import StoredSurvey
 from trainer import UserError
@@ -28,7 +29,8 @@ def prepared(survey: StoredSurvey, preprocessing: Preprocessing) -> Array:
     """(N, C, L) float32, mapped: the survey through the preprocessing, made on first use and kept in its folder.
 
     Raises:
-        UserError: pixels without an axis where wavelengths are needed, or a folder that cannot be written.
+        UserError: pixels without an axis where wavelengths are needed, a noise channel of spectra without errors, or a
+            folder that cannot be written.
     """
     key = json.dumps([preprocessing.plain(), survey.sha256], sort_keys=True)
     path = survey.folder / f"inputs-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npy"
@@ -36,12 +38,14 @@ def prepared(survey: StoredSurvey, preprocessing: Preprocessing) -> Array:
         if (survey.wavelength is None) != (preprocessing.axis == "pixels"):
             has = "no wavelengths: --axis pixels is for it" if survey.wavelength is None else "wavelengths: --axis log"
             raise UserError(f"{survey.folder}: this survey has {has}")
+        if preprocessing.noise_channel and not survey.has_errors:
+            raise UserError(f"{survey.folder}: this survey has no errors; --noise-channel needs them")
         _prepare(survey, preprocessing, path)
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def _prepare(survey: StoredSurvey, preprocessing: Preprocessing, path: Path) -> None:
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f"{path.stem}.{uuid4().hex}.partial")  # another process may be at the same
     shape = (len(survey), preprocessing.channels, preprocessing.size)
     try:
         out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
@@ -51,7 +55,7 @@ def _prepare(survey: StoredSurvey, preprocessing: Preprocessing, path: Path) -> 
             if survey.wavelength is None:
                 if flux.shape[1] != preprocessing.size:
                     raise UserError(f"{survey.folder}: {flux.shape[1]} pixels; say so with --size {flux.shape[1]}")
-                out[part] = preprocessing.normalise(flux, ivar)
+                out[part] = preprocessing.normalise(fill_gaps(flux, ivar > 0), ivar)
             else:
                 out[part] = preprocessing.batch(survey.wavelength, flux, ivar)
         out.flush()
@@ -66,12 +70,17 @@ def _prepare(survey: StoredSurvey, preprocessing: Preprocessing, path: Path) -> 
 class Augmentation:
     """What a spectrum may have looked like as well; drawn anew every time it is served."""
 
-    redshift_jitter: float = 0.0
+    redshift_jitter: int = 0
     """galaxies and quasars are moved by up to so many bins either way (1 bin: step in log10 of wavelength)"""
     noise: float = 0.0
     """Gaussian noise is added, of up to this factor of the spectrum's own (told from neighbouring bins)"""
     splice: float = 0.0
     """standard deviation of the log of a step between the arms at 5,900 angstrom"""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value >= 0:  # nan is refused too
+                raise UserError(f"--{name.replace('_', '-')} must be 0 or more, got {value}")
 
     def __bool__(self) -> bool:
         return bool(self.redshift_jitter or self.noise or self.splice)
@@ -81,8 +90,8 @@ class Augmentation:
         count, _, size = inputs.shape
         out = inputs.copy()
         if self.redshift_jitter:
-            reach = int(self.redshift_jitter)
-            move = np.where(labels >= CLASSES.index("galaxy"), rng.integers(-reach, reach + 1, count), 0)
+            drawn = rng.integers(-self.redshift_jitter, self.redshift_jitter + 1, count)
+            move = np.where(labels >= CLASSES.index("galaxy"), drawn, 0)
             place = np.clip(np.arange(size) - move[:, None], 0, size - 1)
             out = np.take_along_axis(out, place[:, None, :], axis=2)
         flux = np.sinh(out[:, 0]) if preprocessing.normalisation == "asinh" else out[:, 0]

@@ -10,6 +10,7 @@ more memory than a few. A file that cannot be read is reported and left out.
 import csv
 import glob
 import hashlib
+import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +31,7 @@ from spectra.figures import spectrum_figure
 from spectra.fits_files import Flags
 from spectra.metrics import posterior
 from spectra.preprocess import Preprocessing
-from spectra.reader import read_spectrum
+from spectra.reader import ENDINGS, read_spectrum
 from spectra.redshift import PLOTTED, estimate
 from spectra.saliency import saliency
 from spectra.spectrum import CLASSES, SURVEY_SHARES, Spectrum, Unit
@@ -49,7 +50,6 @@ COLUMNS = [
     "snr",
     "model",
 ]
-ENDINGS = (".fits", ".fits.gz", ".fit", ".txt", ".csv", ".tsv", ".npy", ".npz")
 BATCH = 32
 
 
@@ -64,7 +64,7 @@ class Settings:
     run: Annotated[Path, tyro.conf.Positional]
     """folder of the run, or a checkpoint in it"""
     files: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """spectra: files, folders, or patterns in quotes; FITS (.gz), csv, tsv, txt, npy, npz"""
+    """spectra: files, folders, or patterns in quotes; FITS, csv, tsv, txt, npy, npz; .gz or not"""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """CSV file; empty: standard output"""
     priors: tuple[float, float, float, float] | None = None
@@ -78,7 +78,8 @@ class Settings:
     workers: int = 0
     """processes that read files; 0: this one"""
     plot: Path | None = None
-    """folder for a figure of each spectrum: lines of its class at its redshift, and what decided"""
+    """folder for a figure of each spectrum, and in it the folders that the spectra have: lines of its class at its
+    redshift, and what decided"""
     wavelength: Path | None = None
     """text or .npy file with the axis of spectra that have none"""
     wavelength_unit: Unit = "angstrom"
@@ -88,13 +89,18 @@ class Settings:
     flags: Flags = "and"
     """mask of FITS files that counts: flagged in every exposure (and), in any (or), none"""
 
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise UserError(f"--workers must be 0 or more, got {self.workers}")
+
     def shares(self) -> tuple[float, ...]:
         """The class shares to expect.
 
         Raises:
             UserError: shares that are none.
         """
-        if self.priors is not None and (min(self.priors) < 0 or abs(sum(self.priors) - 1) > 1e-3):
+        fine = self.priors is None or (all(p >= 0 for p in self.priors) and abs(sum(self.priors) - 1) <= 1e-3)
+        if not fine:
             raise UserError(f"--priors {self.priors}: expected four shares of sum 1, of {', '.join(CLASSES)}")
         if self.priors is not None and self.survey:
             raise UserError("give --priors or --survey, not both")
@@ -142,6 +148,8 @@ def prepare(path: Path, preprocessing: Preprocessing, options: dict[str, Any]) -
         return Prepared(path, spectrum, preprocessing(spectrum))
     except UserError as error:
         return Prepared(path, problem=str(error))
+    except Exception as error:  # whatever it is, the other files are not lost by it
+        return Prepared(path, problem=f"{path}: cannot be used ({type(error).__name__}: {error})")
 
 
 def prepare_all(paths: Iterable[Path], work: partial[Prepared], workers: int) -> Iterator[Prepared]:
@@ -179,8 +187,10 @@ def decide(probabilities: Array, least: float) -> Array:
     return np.where(probabilities.max(axis=1) < least, UNKNOWN, best)
 
 
-def classify(classifier: Classifier, batch: Sequence[Prepared], settings: Settings, model: str) -> Iterator[list[Any]]:
-    """Rows of the table for one batch."""
+def classify(
+    classifier: Classifier, batch: Sequence[Prepared], settings: Settings, model: str, root: Path
+) -> Iterator[list[Any]]:
+    """Rows of the table for one batch; figures go where their files are, seen from ``root``."""
     inputs = np.stack([item.inputs for item in batch if item.inputs is not None])
     logits = logits_of(classifier.model, inputs, bf16=classifier.settings["precision"] == "bf16")
     probabilities = posterior(logits, classifier.temperature, classifier.shares, settings.shares())
@@ -190,7 +200,8 @@ def classify(classifier: Classifier, batch: Sequence[Prepared], settings: Settin
         name = CLASSES[label]
         found, strength = estimate(item.spectrum, name) if settings.redshift else (float("nan"), 0.0)
         if settings.plot is not None:
-            plot(classifier, item, int(label), float(chances[label]), found, settings.plot)
+            folder = settings.plot / os.path.relpath(item.path.parent, root)
+            plot(classifier, item, int(label), float(chances[label]), found, folder)
         yield [
             item.path, name, f"{chances[label]:.4f}", *(f"{p:.4f}" for p in chances),
             "" if np.isnan(found) else f"{found:.4f}", f"{strength:.1f}", f"{median_snr(item.spectrum):.2f}", model,
@@ -209,11 +220,12 @@ def plot(classifier: Classifier, item: Prepared, label: int, chance: float, reds
         f"{item.path.name}: {name} ({chance:.3f}){at}", PLOTTED[name] if at else {}, 0.0 if not at else redshift,
         item.inputs[1] == 0 if preprocessing.noise_channel else None,
     )  # fmt: skip
-    stem = item.path.name.removesuffix(".gz")
-    write_atomically(folder / f"{stem}.png", lambda file: figure.savefig(file, format="png", dpi=110))
+    write_atomically(folder / f"{item.path.name}.png", lambda file: figure.savefig(file, format="png", dpi=110))
 
 
-def write_rows(classifier: Classifier, items: Iterator[Prepared], settings: Settings, out: TextIO) -> tuple[int, int]:
+def write_rows(
+    classifier: Classifier, items: Iterator[Prepared], settings: Settings, root: Path, out: TextIO
+) -> tuple[int, int]:
     """Write the table as batches come; numbers of spectra written and left out."""
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -224,7 +236,7 @@ def write_rows(classifier: Classifier, items: Iterator[Prepared], settings: Sett
                 print(f"left out: {item.problem}", file=sys.stderr)
                 left_out += 1
         good = [item for item in chunk if not item.problem]
-        for row in classify(classifier, good, settings, model) if good else ():
+        for row in classify(classifier, good, settings, model, root) if good else ():
             writer.writerow(row)
             done += 1
         out.flush()
@@ -236,6 +248,7 @@ def main(argv: Sequence[str] | None = None) -> tuple[int, int]:
     settings = tyro.cli(Settings, args=argv, prog="python -m spectra.predict")
     settings.shares()  # a wrong flag is said before anything is read
     paths = expand(settings.files)
+    root = Path(os.path.commonpath([os.path.abspath(path.parent) for path in paths]))
     classifier = load_run(settings.run)
     options: dict[str, Any] = {
         "flags": settings.flags,
@@ -249,22 +262,24 @@ def main(argv: Sequence[str] | None = None) -> tuple[int, int]:
         paths, partial(prepare, preprocessing=classifier.preprocessing, options=options), settings.workers
     )
     if settings.output is None:
-        done, left_out = write_rows(classifier, items, settings, sys.stdout)
+        done, left_out = write_rows(classifier, items, settings, root, sys.stdout)
     else:
-        done, left_out = _to_file(classifier, items, settings, settings.output)
+        done, left_out = _to_file(classifier, items, settings, root, settings.output)
     if done == 0:
         raise UserError(f"none of the {left_out} files could be read")
     print(f"{done} spectra classified, {left_out} left out", file=sys.stderr)
     return done, left_out
 
 
-def _to_file(classifier: Classifier, items: Iterator[Prepared], settings: Settings, path: Path) -> tuple[int, int]:
+def _to_file(
+    classifier: Classifier, items: Iterator[Prepared], settings: Settings, root: Path, path: Path
+) -> tuple[int, int]:
     """Rows go to a file beside ``path``, which takes its place when all are there."""
     partial_path = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial_path, "w", encoding="utf-8", newline="") as file:
-            counts = write_rows(classifier, items, settings, file)
+            counts = write_rows(classifier, items, settings, root, file)
         partial_path.replace(path)
     except OSError as error:
         raise UserError(f"{path}: could not be written ({error})") from error

@@ -178,10 +178,12 @@ def chunks(
     """The spectra of `simulate`, a few hundred at a time.
 
     Raises:
-        UserError: no spectra asked for, or shares that are no four probabilities.
+        UserError: no spectra asked for, a negative seed, or shares that are no four probabilities.
     """
     if num < 1:
         raise UserError(f"num is {num}; expected at least one spectrum")
+    if seed < 0:
+        raise UserError(f"seed is {seed}; expected 0 or more")
     if len(shares) != len(CLASSES) or min(shares) < 0 or not np.isclose(sum(shares), 1, atol=1e-3):
         raise UserError(f"shares are {tuple(shares)}; expected four probabilities of sum 1, of {', '.join(CLASSES)}")
     survey = Survey(templates)

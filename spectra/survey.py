@@ -3,7 +3,7 @@
     FOLDER/flux.npy ivar.npy    (N, P) float32, ivar zero where masked
     FOLDER/labels.npy           (N,) int64: 0 star, 1 unknown, 2 galaxy, 3 qso
     FOLDER/redshift.npy snr.npy kind.npy
-    FOLDER/survey.json          axis, number, where it came from, sha256 of the fluxes
+    FOLDER/survey.json          axis, number, whether it has errors, where it came from, sha256 of the fluxes
 
 Real spectra, of which a header or an index tells the class, are brought into the same form:
 
@@ -17,6 +17,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,7 @@ from trainer import UserError, run_main, write_json
 Array = np.ndarray
 ARRAYS = ("flux", "ivar", "labels", "redshift", "snr", "kind")
 TYPES: dict[str, Any] = {"labels": np.int64, "kind": "<U12"}  # the others are float32
+CHUNK = 256  # spectra held in memory before they are written
 
 
 class SurveyWriter:
@@ -39,7 +41,7 @@ class SurveyWriter:
 
     Args:
         folder: made if need be; an older survey in it is replaced.
-        num: spectra that will come.
+        num: spectra that will come, at most.
         wavelength: (P,) their common axis; an integer: pixels without one.
     """
 
@@ -76,16 +78,27 @@ class SurveyWriter:
         self.done = end
 
     def finish(self, source: Mapping[str, Any]) -> None:
-        """Flush, and write survey.json last."""
-        for array in self.arrays.values():
+        """Flush, cut the files to the spectra that came, and write survey.json last."""
+        for name, array in self.arrays.items():
             array.flush()  # type: ignore[attr-defined]
+            if self.done < self.num:
+                self._cut(self.folder / f"{name}.npy", array[: self.done])
         content = {"num": self.done, "axis": self.axis, "classes": CLASSES, **source, "sha256": self.hash.hexdigest()}
         write_json(self.folder / "survey.json", content)
+
+    @staticmethod
+    def _cut(path: Path, rows: Array) -> None:
+        with open(path, "r+b") as file:  # a header's length does not depend on the number of rows
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(rows))
+            file.truncate(file.tell() + rows.nbytes)
 
 
 @dataclass(frozen=True, eq=False)
 class StoredSurvey:
-    """A survey's arrays, mapped and not read: see `ARRAYS`; ``wavelength`` is None for pixels without an axis."""
+    """A survey's arrays, mapped and not read: see `ARRAYS`.
+
+    ``wavelength`` is None for pixels without an axis; without ``has_errors`` ivar is 1, or 0 where masked.
+    """
 
     folder: Path
     flux: Array
@@ -95,6 +108,7 @@ class StoredSurvey:
     snr: Array
     kind: Array
     wavelength: Array | None
+    has_errors: bool
     sha256: str
 
     def __len__(self) -> int:
@@ -122,7 +136,9 @@ def open_survey(folder: Path) -> StoredSurvey:
         expected = (num, axis["pixels"]) if name in ("flux", "ivar") else (num,)
         if array.shape != expected:
             raise UserError(f"{folder / name}.npy: shape {array.shape}; survey.json says {expected}")
-    return StoredSurvey(folder, **arrays, wavelength=wavelength, sha256=about["sha256"])
+    return StoredSurvey(
+        folder, **arrays, wavelength=wavelength, has_errors=about.get("errors", "first" in axis), sha256=about["sha256"]
+    )
 
 
 def median_snr(spectrum: Spectrum) -> float:
@@ -165,20 +181,34 @@ def main(argv: Sequence[str] | None = None) -> None:
         pairs = list(read_index(settings.index, settings.folder))
     else:
         pairs = list(labelled_files(settings.files))
-    grid = Preprocessing(step=1e-4, size=3908)
-    rows: list[dict[str, Any]] = []
+    source = str(settings.index or " ".join(settings.files))
+    grid = Preprocessing(step=1e-4, size=3908) if settings.index is None else None
+    rows = _rows(pairs, grid)
+    first = next(rows, None)
+    if first is None:
+        raise UserError(f"{source}: none of the {len(pairs)} spectra could be read")
+    writer = SurveyWriter(settings.out, len(pairs), len(first["flux"]) if grid is None else grid.wavelength)
+    rest, errors = chain([first], rows), True
+    while chunk := list(islice(rest, CHUNK)):
+        writer.add({name: np.array([row[name] for row in chunk]) for name in ARRAYS})
+        errors = errors and all(row["errors"] for row in chunk)
+    writer.finish({"source": source, "errors": errors})
+    print(f"{settings.out}: {writer.done} spectra")
+
+
+def _rows(pairs: Sequence[tuple[Path, str]], grid: Preprocessing | None) -> Iterator[dict[str, Any]]:
+    """The spectra that can be read and are as long as the first of them; the others are reported."""
+    size = 0
     for path, name in tqdm(pairs, desc="reading", leave=False):
         try:
-            rows.append(_row(path, name, None if settings.index is not None else grid))
+            row = _row(path, name, grid)
+            size = size or len(row["flux"])
+            if len(row["flux"]) != size:
+                raise UserError(f"{path}: {len(row['flux'])} pixels; expected {size}, as in the first spectrum")
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
-    sizes = {len(row["flux"]) for row in rows}
-    if len(sizes) != 1:
-        raise UserError(f"spectra of {sorted(sizes) or 'no'} pixels; expected all of one length")
-    writer = SurveyWriter(settings.out, len(rows), grid.wavelength if settings.index is None else sizes.pop())
-    writer.add({name: np.array([row[name] for row in rows]) for name in ARRAYS})
-    writer.finish({"source": str(settings.index or " ".join(settings.files))})
-    print(f"{settings.out}: {len(rows)} spectra")
+        else:
+            yield row
 
 
 def _row(path: Path, name: str, grid: Preprocessing | None) -> dict[str, Any]:
@@ -194,6 +224,7 @@ def _row(path: Path, name: str, grid: Preprocessing | None) -> dict[str, Any]:
     return {
         "flux": flux, "ivar": ivar, "labels": CLASSES.index(name), "redshift": spectrum.meta.get("z", np.nan),
         "snr": median_snr(spectrum), "kind": str(spectrum.meta.get("subclass", ""))[:12],
+        "errors": spectrum.ivar is not None,
     }  # fmt: skip
 
 

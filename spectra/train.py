@@ -111,8 +111,12 @@ class Settings(RunSettings):
         self.require(self.f1_lr > 0, "f1_lr", "positive")
         self.require(len(self.widths) > 0 and min(self.widths) > 0, "widths", "one or more positive numbers")
         self.require(len(self.dilations) > 0 and min(self.dilations) > 0, "dilations", "one or more positive numbers")
-        self.require(self.kernel % 2 == 1, "kernel", "odd")
+        self.require(self.kernel > 0 and self.kernel % 2 == 1, "kernel", "odd and positive")
         self.require(0 <= self.dropout < 1, "dropout", "from 0 to below 1")
+        if self.augmentation.splice and self.preprocessing.axis == "pixels":
+            raise UserError(
+                f"--splice is {self.augmentation.splice}; expected 0 with --axis pixels, which has no 5,900 angstrom"
+            )
         least = 2 ** (len(self.widths) - 1)
         if self.preprocessing.size < least:
             raise UserError(

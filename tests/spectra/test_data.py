@@ -47,6 +47,60 @@ def test_inputs_are_made_once_and_are_those_of_the_preprocessing(folder):
     assert not list(folder.glob("*.partial"))
 
 
+def test_two_processes_may_prepare_the_same_survey(folder, monkeypatch):
+    stored, other = open_survey(folder), Preprocessing(step=3e-3, size=90)
+    batch, calls = Preprocessing.batch, []
+
+    def meanwhile(*arguments):
+        calls.append(0)
+        if len(calls) == 1:
+            prepared(stored, other)  # begins and ends while the first is at work
+        return batch(*arguments)
+
+    monkeypatch.setattr(Preprocessing, "batch", meanwhile)
+    np.testing.assert_array_equal(prepared(stored, other), batch(other, stored.wavelength, stored.flux, stored.ivar))
+    assert len(calls) == 2
+    assert not list(folder.glob("*.partial"))
+
+
+def index_of(folder, spectra):
+    for i, flux in enumerate(spectra):
+        (folder / f"{i}.txt").write_text(",".join(map(str, flux)), encoding="utf-8")
+    rows = [f"{i},{('star', 'qso')[i % 2]}\n" for i in range(len(spectra))]
+    (folder / "index.csv").write_text("id,type\n" + "\n".join(rows) + ",\n", encoding="utf-8")  # with empty rows
+    return ["--index", str(folder / "index.csv")]
+
+
+def test_an_import_goes_on_without_a_spectrum_of_another_length(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(survey_module, "CHUNK", 3)
+    spectra = [[i, i + 1.0, i + 2.0] for i in range(8)]
+    spectra[4] = spectra[4][:2]
+    flags = index_of(tmp_path, spectra)
+    survey_module.main([str(tmp_path / "out"), *flags])
+    assert f"left out: {tmp_path / '4.txt'}: 2 pixels; expected 3, as in the first" in capsys.readouterr().err
+    stored, kept = open_survey(tmp_path / "out"), [0, 1, 2, 3, 5, 6, 7]
+    np.testing.assert_array_equal(stored.flux, [spectra[i] for i in kept])
+    assert stored.labels.tolist() == [3 * (i % 2) for i in kept]
+    assert stored.kind.tolist() == [""] * 7
+    np.save(tmp_path / "whole.npy", np.asarray(stored.flux))
+    assert (tmp_path / "out/flux.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    for i in range(8):
+        (tmp_path / f"{i}.txt").unlink()
+    with pytest.raises(UserError, match="none of the 8 spectra could be read"):
+        survey_module.main([str(tmp_path / "none"), *flags])
+
+
+def test_pixels_are_prepared_for_training_as_for_prediction(tmp_path):
+    survey_module.main([str(tmp_path / "out"), *index_of(tmp_path, [[1.0, "nan", 3.0, "nan"], [4.0, 5.0, 6.0, 9.0]])])
+    stored, preprocessing = open_survey(tmp_path / "out"), Preprocessing(axis="pixels", size=4)
+    inputs = prepared(stored, preprocessing)
+    np.testing.assert_allclose(inputs[:, 0], [[0.01, 0.02, 0.03, 0.03], [0.04, 0.05, 0.06, 0.09]])
+    for i in range(2):
+        np.testing.assert_array_equal(inputs[i], preprocessing(read_spectrum(tmp_path / f"{i}.txt")))
+    with pytest.raises(UserError, match="this survey has no errors; --noise-channel needs them"):
+        prepared(stored, Preprocessing(axis="pixels", size=4, noise_channel=True))
+
+
 def test_surveys_that_cannot_be_used(folder, tmp_path):
     with pytest.raises(UserError, match="no survey there"):
         open_survey(tmp_path)

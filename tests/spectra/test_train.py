@@ -1,6 +1,7 @@
 """The commands as a user runs them, on a small simulated survey and a network small enough for seconds."""
 
 import csv
+import gzip
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from PIL import Image
 
 from spectra import evaluate, predict, simulate, train
 from spectra.evaluate import load_run
+from spectra.reader import read_spectrum
 from spectra.redshift import estimate
 from spectra.saliency import saliency
 from spectra.simulator import main as simulate_main
@@ -128,7 +130,13 @@ def test_one_stage_bf16_and_the_article_s_settings(data, tmp_path):
     [
         (["--epoch", "2"], "--epoch"),
         (["--shares", "0.5", "0.1", "0.1", "0.1"], "--shares must be four shares of sum 1"),
-        (["--kernel", "4"], "--kernel must be odd, got 4"),
+        (["--kernel", "4"], "--kernel must be odd and positive, got 4"),
+        (["--kernel", "-1"], "--kernel must be odd and positive, got -1"),
+        (["--redshift-jitter", "-2"], "--redshift-jitter must be 0 or more, got -2"),
+        (["--redshift-jitter", "0.5"], "--redshift-jitter"),
+        (["--splice", "-0.1"], "--splice must be 0 or more, got -0.1"),
+        (["--noise", "nan"], "--noise must be 0 or more, got nan"),
+        (["--splice", "0.1", "--axis", "pixels"], "--splice is 0.1; expected 0 with --axis pixels"),
         (["--validation-share", "0"], "--validation-share must be between 0 and 1"),
         (["--size", "100"], "--size must be at least 128 for 8 blocks, got 100"),
         (["--data", "nowhere"], "nowhere: no survey there"),
@@ -170,7 +178,8 @@ def files(tmp_path_factory, data) -> Path:
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_predict_goes_through_a_folder_and_leaves_out_what_is_wrong(run, files, tmp_path, workers, capsys):
+def test_predict_goes_through_a_folder_and_leaves_out_what_is_wrong(run, files, tmp_path, workers, capsys, monkeypatch):
+    monkeypatch.setattr(predict, "BATCH", 3)  # several chunks go through each worker, of which one is all wrong
     output = tmp_path / "classes.csv"
     counts = predict.main([str(run), str(files), "-o", str(output), "--workers", workers])
     assert counts == (6, 8)
@@ -209,10 +218,66 @@ def test_priors_and_the_unknown_rule(run, files, tmp_path, capsys):
     assert all(row["redshift"] == "" for row in even)
     flags = [run, files / "0.csv"]
     assert "--priors" in fails(predict.main, [*flags, "--priors", "1", "1", "0", "0"], capsys)
+    assert "--priors" in fails(predict.main, [*flags, "--priors", "nan", "0", "0", "1"], capsys)
+    assert "--workers must be 0 or more, got -1" in fails(predict.main, [*flags, "--workers", "-1"], capsys)
+    assert "seed is -1; expected 0 or more" in fails(simulate_main, [files / "s", "--seed", "-1"], capsys)
     assert "no file fits" in fails(predict.main, [run, str(files / "*.nothing")], capsys)
     assert "no spectrum in this folder" in fails(predict.main, [run, run / "figures"], capsys)
     assert "none of the 1 files could be read" in fails(predict.main, [run, files / "nan.npy"], capsys)
     assert "no spectrum given" in fails(predict.main, [run], capsys)
+
+
+def test_an_error_that_nobody_foresaw_costs_one_file(run, files, tmp_path, monkeypatch, capsys):
+    def read(path, **options):
+        if path.name == "1.csv":
+            raise IndexError("nobody knows")
+        return read_spectrum(path, **options)
+
+    monkeypatch.setattr(predict, "read_spectrum", read)
+    flags = [str(run), str(files / "0.csv"), str(files / "1.csv"), str(files / "2.csv"), "-o", str(tmp_path / "o")]
+    assert predict.main(flags) == (2, 1)
+    assert f"{files / '1.csv'}: cannot be used (IndexError: nobody knows)" in capsys.readouterr().err
+
+
+def test_a_file_that_may_not_be_read_and_an_axis_beside_fits_files(
+    run, files, tmp_path, monkeypatch, data_root, capsys
+):
+    def refuse(path):
+        raise PermissionError("not yours")
+
+    sdss = next((data_root / "spectra" / "sdss").glob("*.fits.gz"))
+    np.save(tmp_path / "axis.npy", np.linspace(4000, 9000, 3000))
+    flags = [str(run), str(sdss), str(files / "0.csv"), "--wavelength", str(tmp_path / "axis.npy")]
+    assert predict.main([*flags, "-o", str(tmp_path / "o")]) == (2, 0)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UserError, match=r"0\.csv: cannot be read \(not yours\)"):
+        read_spectrum(files / "0.csv")
+
+
+def test_a_folder_gives_all_that_the_reader_takes(files, tmp_path):
+    for ending in predict.ENDINGS:
+        content = (files / "0.csv").read_bytes()
+        (tmp_path / f"a{ending}").write_bytes(gzip.compress(content) if ending.endswith(".gz") else content)
+    (tmp_path / "notes.md").write_text("no spectrum", encoding="utf-8")
+    found = predict.expand([str(tmp_path)])
+    assert len(found) == len(predict.ENDINGS) == 16
+    for path in found:
+        if any(text in path.name for text in (".csv", ".txt", ".tsv")):
+            assert len(read_spectrum(path)) > 3000
+        else:
+            with pytest.raises(UserError, match=r"not a (readable FITS|numpy) file"):
+                read_spectrum(path)
+
+
+def test_plots_of_files_of_one_name(run, files, tmp_path):
+    for name in ("a/0.csv", "b/0.csv"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes((files / "0.csv").read_bytes())
+    (tmp_path / "a/0.csv.gz").write_bytes(gzip.compress((files / "0.csv").read_bytes()))
+    patterns = [str(tmp_path / "a"), str(tmp_path / "b")]
+    predict.main([str(run), *patterns, "--plot", str(tmp_path / "p"), "-o", str(tmp_path / "o"), "--no-redshift"])
+    found = sorted(str(path.relative_to(tmp_path / "p")) for path in (tmp_path / "p").rglob("*.png"))
+    assert found == ["a/0.csv.gz.png", "a/0.csv.png", "b/0.csv.png"]
 
 
 def test_plots(run, files, tmp_path):

@@ -1,6 +1,7 @@
 r"""What the benchmarks' command lines share: paths that are looked at before the work, a missing peer in one line."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,12 @@ def writable(text: str) -> Path:
     if Path(text).is_dir() or not Path(text).parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r}: name a file in a folder that exists")
     return Path(text)
+
+
+def with_threads(threads: int) -> dict[str, str]:
+    """The environment of a peer's process that may use so many threads: OpenMP's and TensorFlow's."""
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    return {**os.environ, **dict.fromkeys(names, str(threads))}
 
 
 def run(main: Callable[[], object]) -> None:

@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import scipy.sparse
 import tyro
+from finished import finished
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize as unit_rows
@@ -36,7 +37,6 @@ from similarity.groups import Groups, Split
 from similarity.readers import load
 from similarity.retrieval import retrieve
 from trainer import parse, run_main
-from trainer.settings import FREE_ON_RESUME
 
 SOURCES = ("bq", "afqmc", "atec", "simclue")
 SHOWN = ("top1", "top5", "top10", "mrr", "map_r")
@@ -93,10 +93,7 @@ def run(settings: Settings, name: str, flags: Sequence[str], data: Sequence[Path
     """Train, unless this run is finished with the same settings; returns its folder."""
     folder = settings.out / "similarity" / name
     flags = [*flags, "--data", *map(str, data), "--out", str(settings.out), "--name", name, "--overwrite"]
-    wanted = parse(train.Settings, flags, "", train.RECIPES).plain()
-    path = folder / "metrics.json"
-    found = json.loads(path.read_text(encoding="utf-8"))["settings"] if path.exists() else {}
-    if any(found.get(key) != wanted[key] for key in wanted.keys() - FREE_ON_RESUME):
+    if not finished(folder, parse(train.Settings, flags, "", train.RECIPES)):
         train.main(flags)
     return folder
 

@@ -10,7 +10,6 @@ Real groups are not needed: ids are random, their lengths those of the questions
 turns; --threads sets torch's threads, Keras and FAISS get the same.
 """
 
-import os
 import resource
 import statistics
 import subprocess
@@ -25,6 +24,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 import tyro
+from command import with_threads
 from torch.nn.functional import normalize
 
 from losses import MarginSoftmaxHead, am_softmax
@@ -89,11 +89,11 @@ def keras_rate(settings: Settings, ids: torch.Tensor, labels: torch.Tensor) -> t
         np.savez(data, train=ids.numpy(), labels=labels.numpy(), pool=ids[:1].numpy(), num_ids=len(CHARACTERS) + 2)
         script = str(Path(__file__).with_name("keras_similarity.py"))
         command = [settings.keras_python, script, str(data), folder, "--steps", str(settings.steps)]
-        names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-        environment = {**os.environ, **dict.fromkeys(names, str(settings.threads))}
         found = []
         for _ in range(settings.turns):
-            said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+            said = subprocess.run(
+                command, env=with_threads(settings.threads), capture_output=True, text=True, check=True
+            ).stdout
             found.append(float(said.split()[-2]))
     return statistics.median(found), min(found), max(found)
 

@@ -3,7 +3,8 @@
     python benchmarks/spectra_ablation.py --data data/train    # seven rows, one to four minutes of a core each
 
 The macro-F1 is at the article's class shares, probabilities calibrated and shifted to them, and at even ones, as
-trained, after each stage. A finished run is not run again.
+trained, after A finished
+run is not run again.
 """
 
 import json
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+from finished import finished
 
 from spectra import train
-from trainer import run_main
+from trainer import parse, run_main
 
 RECIPE = ("--recipe", "ours", "--precision", "bf16", "--epochs", "3", "--f1-epochs", "1", "--epoch-steps", "240")
 ROWS: dict[str, tuple[str, ...]] = {
@@ -49,11 +51,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             if settings.only not in row:
                 continue
             name = f"ablation-{row.replace(' ', '-').replace('/', 'by')}-seed{seed}"
-            path = settings.out / "spectra" / name / "metrics.json"
-            if not path.is_file():
-                given = ["--data", str(settings.data), "--out", str(settings.out), "--seed", str(seed)]
-                train.main([*RECIPE, *flags, *given, "--name", name, "--overwrite"])
-            content = json.loads(path.read_text(encoding="utf-8"))
+            folder = settings.out / "spectra" / name
+            flags = [*RECIPE, *flags, "--data", str(settings.data), "--out", str(settings.out)]
+            flags += ["--seed", str(seed), "--name", name, "--overwrite"]
+            wanted = parse(train.Settings, flags, "", train.RECIPES)
+            if not finished(folder, wanted, but=("epochs",)):  # the second stage's there, the first's here
+                train.main(flags)
+            content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
             stages = [
                 f"{content['metrics'][f'{stage}validation_survey_macro_f1']:.3f}, "
                 f"{content['metrics'][f'{stage}validation_macro_f1_even']:.3f}"

@@ -8,7 +8,6 @@ Work of the network: 0.13 GFLOP a spectrum forward, three times that to train (2
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from command import with_threads
 from torch import nn
 
 from spectra import SpectraNet, read_spectrum, simulate
@@ -101,9 +101,7 @@ def keras(settings: Settings, what: str) -> float:
         script = str(Path(__file__).with_name("keras_spectra.py"))
         epochs = ("0", "0") if what == "infer" else ("2", "0")  # the first epoch traces and compiles
         command = [settings.keras_python, script, folder, *epochs, str(settings.steps), "0", str(BATCH)]
-        names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-        environment = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
-        environment |= dict.fromkeys(names, str(settings.threads))
+        environment = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", **with_threads(settings.threads)}
         result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:
         sys.exit(f"error: the Keras side failed:\n{result.stderr[-2000:]}")

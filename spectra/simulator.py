@@ -24,7 +24,7 @@ from spectra.instrument import OBSERVED_FIRST, OBSERVED_SIZE, OBSERVED_STEP, Def
 from spectra.quasars import Axis, quasars
 from spectra.spectrum import CLASSES, SURVEY_SHARES
 from spectra.stars import FIRST, LIGHT, STEP, StarModel, draw_stars
-from spectra.survey import ARRAYS, SurveyWriter
+from spectra.survey import ARRAYS, SurveyArrays, SurveyWriter
 from spectra.templates import Templates, load_templates
 from trainer import UserError, run_main
 
@@ -33,29 +33,11 @@ Array = np.ndarray
 CHUNK = 256  # spectra made at once: they share a focus and a comb of weak lines, and fit the cache
 
 
-@dataclass(frozen=True, eq=False)
-class Spectra:
-    """Simulated spectra on one axis.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Spectra(SurveyArrays):
+    """Simulated spectra on one axis, ``wavelength`` (N,) in vacuum angstrom."""
 
-    Attributes:
-        flux, ivar: (B, N) float32, counts and their inverse variance, zero where masked.
-        labels: (B,) int64, places in `CLASSES`.
-        redshift: (B,) float32; nan for the unknown.
-        snr: (B,) float32, median S/N a pixel.
-        kind: (B,) text: spectral type, galaxy type, or what is wrong with the unknown.
-        wavelength: (N,) vacuum angstrom.
-    """
-
-    flux: Array
-    ivar: Array
-    labels: Array
-    redshift: Array
-    snr: Array
-    kind: Array
     wavelength: Array
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @lru_cache(maxsize=1)
@@ -200,7 +182,10 @@ def chunks(
             for part, found in zip(parts, survey.observe(rng, int(label), len(rows)), strict=True):
                 part[rows] = found
         flux, ivar, redshift, snr, kind = (part[:count] for part in parts)
-        yield Spectra(flux, ivar, labels[:count].astype(np.int64), redshift, snr, kind, survey.instrument.wavelength)
+        yield Spectra(
+            flux=flux, ivar=ivar, labels=labels[:count].astype(np.int64), redshift=redshift, snr=snr, kind=kind,
+            wavelength=survey.instrument.wavelength,
+        )  # fmt: skip
 
 
 def simulate(

@@ -93,26 +93,40 @@ class SurveyWriter:
             file.truncate(file.tell() + rows.nbytes)
 
 
-@dataclass(frozen=True, eq=False)
-class StoredSurvey:
-    """A survey's arrays, mapped and not read: see `ARRAYS`.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SurveyArrays:
+    """What a survey knows of B spectra on one axis of N pixels: see `ARRAYS`.
 
-    ``wavelength`` is None for pixels without an axis; without ``has_errors`` ivar is 1, or 0 where masked.
+    Attributes:
+        flux, ivar: (B, N) float32, counts and their inverse variance, zero where masked.
+        labels: (B,) int64, places in `CLASSES`.
+        redshift: (B,) float32; nan for the unknown.
+        snr: (B,) float32, median S/N a pixel.
+        kind: (B,) text: spectral type, galaxy type, or what is wrong with the unknown.
     """
 
-    folder: Path
     flux: Array
     ivar: Array
     labels: Array
     redshift: Array
     snr: Array
     kind: Array
-    wavelength: Array | None
-    has_errors: bool
-    sha256: str
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StoredSurvey(SurveyArrays):
+    """A survey's arrays, mapped and not read.
+
+    ``wavelength`` is None for pixels without an axis; without ``has_errors`` ivar is 1, or 0 where masked.
+    """
+
+    folder: Path
+    wavelength: Array | None
+    has_errors: bool
+    sha256: str
 
 
 def open_survey(folder: Path) -> StoredSurvey:
@@ -136,9 +150,8 @@ def open_survey(folder: Path) -> StoredSurvey:
         expected = (num, axis["pixels"]) if name in ("flux", "ivar") else (num,)
         if array.shape != expected:
             raise UserError(f"{folder / name}.npy: shape {array.shape}; survey.json says {expected}")
-    return StoredSurvey(
-        folder, **arrays, wavelength=wavelength, has_errors=about.get("errors", "first" in axis), sha256=about["sha256"]
-    )
+    has_errors = about.get("errors", "first" in axis)
+    return StoredSurvey(**arrays, folder=folder, wavelength=wavelength, has_errors=has_errors, sha256=about["sha256"])
 
 
 def median_snr(spectrum: Spectrum) -> float:

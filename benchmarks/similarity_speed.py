@@ -31,7 +31,7 @@ from losses import MarginSoftmaxHead, am_softmax
 from similarity import Architecture, SentenceEncoder, Vocabulary
 from similarity.data import GroupPairs, LabelledSentences
 from similarity.groups import Groups
-from similarity.optimizer import RowAdagrad
+from similarity.optimizer import RowAdagrad, RowAdam
 from similarity.train import in_batch_terms
 from similarity.vectors import FaissVectors, Vectors
 from trainer import run_main
@@ -104,10 +104,11 @@ def article_step(
     """A step of `similarity.train` with the article's network: its batch, loss, optimiser and projection."""
     torch.manual_seed(0)
     encoder = SentenceEncoder(Vocabulary(CHARACTERS), Architecture(padding=padding))  # type: ignore[arg-type]
-    head = MarginSoftmaxHead(
-        128, classes, "am_softmax", 8192, unit_columns="projected", sample_rate=sample_rate, scale=30.0, margin=0.35
-    )
-    optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], 1e-3, eps=1e-7, fused=True)
+    sparse = sample_rate < 1
+    options = {"unit_columns": "projected", "sample_rate": sample_rate, "sparse": sparse, "scale": 30.0, "margin": 0.35}
+    head = MarginSoftmaxHead(128, classes, "am_softmax", 8192, **options)  # type: ignore[arg-type]
+    weights = [*encoder.parameters(), *head.parameters()]
+    optimizer = RowAdam(weights, 1e-3) if sparse else torch.optim.Adam(weights, 1e-3, eps=1e-7, fused=True)
     batches = dataset.order(0, BATCH, padding == "mask")(0).split(BATCH)
 
     def step(i: int) -> int:

@@ -40,7 +40,6 @@ from trainer import (
 )
 
 MatrixData = Literal["digits", "mnist", "fashion", "norb"]
-PAD = 2  # pixels around 28x28, so that the maps are as large as those of the paper's crops of 32x32
 
 
 @dataclass(frozen=True)
@@ -97,11 +96,11 @@ class Batches(Protocol):
     def set_epoch(self, epoch: int) -> None: ...
 
 
-class PaddedDigits:
-    """Single digits on 32x32, moved by up to 2 pixels in training."""
+class SingleDigits:
+    """Digits on 28x28, moved by up to 2 pixels in training."""
 
     def __init__(self, digits: Digits, training: bool, seed: int = 0) -> None:
-        self.placed = PlacedDigits(digits, Placement(28 + 2 * PAD, 2 if training else 0), seed)
+        self.placed = PlacedDigits(digits, Placement(28, 2 if training else 0), seed)
 
     def set_epoch(self, epoch: int) -> None:
         self.placed.set_epoch(epoch)
@@ -134,8 +133,8 @@ def load_parts(settings: Settings) -> tuple[Batches, Batches, dict[str, Batches]
         train, validation = split(everything, round(settings.validation_share * len(everything)))
         train = train[: settings.train_images or None]
         test = load(settings.data, "test", settings.data_root)
-        digits = PaddedDigits(train, True, settings.seed), PaddedDigits(validation, False)
-        return digits[0], digits[1], {"error": PaddedDigits(test, False)}, train.sha256()
+        digits = SingleDigits(train, True, settings.seed), SingleDigits(validation, False)
+        return digits[0], digits[1], {"error": SingleDigits(test, False)}, train.sha256()
     norb, test_norb = load_norb("train", settings.data_root), load_norb("test", settings.data_root)
     familiar = norb[norb.familiar(settings.viewpoints).nonzero().flatten()]
     order = torch.randperm(len(familiar), generator=torch.Generator().manual_seed(0))

@@ -4,7 +4,7 @@
     python benchmarks/two_digits.py ours --data-root DATA            # our recipe, and the control under it
     python benchmarks/two_digits.py ablation --data-root DATA        # our recipe with one thing taken away at a time
 
-A run that is finished is not run again, so an interrupted benchmark goes on where it was; `--only NAME` runs one row,
+A run that is finished with the same settings is not run again, an interrupted one goes on; `--only NAME` runs one row,
 and `--table` prints what there is. Work: 231 MFLOP a training image for the article's network (forward and backward,
 counted from its four convolutions), 88 MFLOP for ours.
 """
@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from finished import finished
 
 from capsnet import train
 from capsnet.figures import counts_figure
-from trainer import run_main
+from trainer import parse, run_main
 
 CAPSULE_ROUTINGS = ("kmeans", "fixed_point", "dynamic")
 SETS: Mapping[str, Mapping[str, Sequence[str]]] = {
@@ -78,11 +79,11 @@ def run(settings: Settings, name: str, seed: int) -> dict[str, float] | None:
     """Metrics of one run, trained now unless it is finished already."""
     slug = f"{settings.data}-{settings.set}-{name.replace(' ', '_')}-seed{seed}"
     folder = settings.out / "capsnet" / slug
-    if not (folder / "metrics.json").exists():
+    flags = ["--data", settings.data, "--data-root", str(settings.data_root), "--precision", settings.precision]
+    flags += ["--out", str(settings.out), "--name", slug, "--seed", str(seed), *SETS[settings.set][name]]
+    if not finished(folder, parse(train.Settings, flags, "", train.RECIPES), but=("data_root",)):
         if settings.table:
             return None
-        flags = ["--data", settings.data, "--data-root", str(settings.data_root), "--precision", settings.precision]
-        flags += ["--out", str(settings.out), "--name", slug, "--seed", str(seed), *SETS[settings.set][name]]
         train.main([*flags, *(["--resume"] if (folder / "last.pt").exists() else [])])
     content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return {**content["metrics"], "seconds": content["seconds"]}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnet.em_routing import EMStep, em_routing, inverse_temperatures
-from capsnet.window_routing import Windows, conv_windows, route_windows, whole_map
+from capsnet.window_routing import POSE, Windows, conv_windows, route_windows, whole_map
 
 
 class _MatrixLayer(nn.Module):
@@ -28,12 +28,13 @@ class _MatrixLayer(nn.Module):
             raise ValueError(f"num_iters must be at least 1 (1 is the weighted mean), got {num_iters}")
         self.in_caps, self.out_caps, self.num_iters = in_caps, out_caps, num_iters
         self.final_temperature, self.fused = final_temperature, fused
-        self.weight = nn.Parameter(torch.empty(places, in_caps, out_caps, 4, 4))
-        self.beta_u = nn.Parameter(torch.full((out_caps,), 0.94))  # activations begin near a half
-        self.beta_a = nn.Parameter(torch.zeros(out_caps))
-        nn.init.normal_(
-            self.weight, std=1.0
-        )  # means of votes are smaller than votes; with this, poses keep their size from layer to layer
+        # Near the identity: parents see much the same votes at first, and a child begins less decided (HINTON.md).
+        self.weight = nn.Parameter(0.2 * torch.randn(places, in_caps, out_caps, 4, 4) + torch.eye(4))
+        # A nat a number below the usual log sigma: to describe more votes is worth something from the beginning, and
+        # beta_a is the price of it that leaves activations near a half.
+        self.beta_u = nn.Parameter(torch.full((out_caps,), -0.06))
+        price = 0.5 * POSE * inverse_temperatures(num_iters, final_temperature)[-1]
+        self.beta_a = nn.Parameter(torch.full((out_caps,), -price))
 
     def schedule(self, windows: Windows) -> list[float]:
         """Inverse temperatures that suit the layer: the cost grows with the children a parent has to itself."""
@@ -44,7 +45,7 @@ class _MatrixLayer(nn.Module):
         """What EM is given: beta_u, held as in the paper for each of a pose's 16 numbers, and beta_a, held in units of
         the last logit; both then learn as fast as everything else (the official code multiplies them too).
         """
-        return 16 * self.beta_u, self.beta_a / self.schedule(windows)[-1]
+        return POSE * self.beta_u, self.beta_a / self.schedule(windows)[-1]
 
     def route(
         self, poses: Tensor, activations: Tensor, windows: Windows, offsets: Tensor | None = None
@@ -100,7 +101,7 @@ class MatrixCapsuleConv2d(_MatrixLayer):
         stride: int = 1,
         *,
         num_iters: int = 3,
-        final_temperature: float = 1.0,
+        final_temperature: float = 2.0,
         fused: bool = False,
     ) -> None:
         super().__init__(kernel_size * kernel_size, in_caps, out_caps, num_iters, final_temperature, fused)
@@ -132,7 +133,7 @@ class MatrixClassCapsules(_MatrixLayer):
         num_classes: int,
         *,
         num_iters: int = 3,
-        final_temperature: float = 1.0,
+        final_temperature: float = 2.0,
         fused: bool = False,
     ) -> None:
         super().__init__(1, in_caps, num_classes, num_iters, final_temperature, fused)
@@ -196,7 +197,7 @@ class MatrixCapsNet(nn.Module):
         num_classes: int = 10,
         in_channels: int = 1,
         num_iters: int = 2,
-        final_temperature: float = 1.0,
+        final_temperature: float = 2.0,
         fused: bool = False,
     ) -> None:
         super().__init__()

@@ -60,7 +60,7 @@ class Settings(RunSettings):
     """A, B, C, D: channels, kinds of primary, first and second convolutional capsules"""
     num_iters: int = 2
     """M-steps of routing, in every layer"""
-    final_temperature: float = 1.0
+    final_temperature: float = 2.0
     """see MatrixCapsuleConv2d"""
     fused: bool = False
     """route by the Triton kernels; needs a GPU"""
@@ -97,7 +97,7 @@ class Batches(Protocol):
 
 
 class SingleDigits:
-    """Digits on 28x28, moved by up to 2 pixels in training."""
+    """Digits on 28x28, moved by up to 2 pixels in training, each image of mean 0 and variance 1 as in the paper."""
 
     def __init__(self, digits: Digits, training: bool, seed: int = 0) -> None:
         self.placed = PlacedDigits(digits, Placement(28, 2 if training else 0), seed)
@@ -110,7 +110,8 @@ class SingleDigits:
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         images, labels, _ = self.placed.__getitems__(indices)
-        return images, labels[:, 0]
+        deviation, mean = torch.std_mean(images, dim=(2, 3), keepdim=True)
+        return (images - mean) / (deviation + 1e-6), labels[:, 0]
 
 
 @torch.no_grad()

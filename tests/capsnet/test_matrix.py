@@ -225,9 +225,21 @@ def test_network_gradient_reaches_every_parameter(num_iters):
         assert p.grad.any(), name
 
 
+def test_children_begin_undecided_and_activations_in_the_middle():
+    """After one E-step a child's shares of ten classes still have more than a nat of entropy, of at most 2.3."""
+    torch.manual_seed(0)
+    model = MatrixCapsNet(32, 8, 8, 8)
+    poses, active = model.convolve(torch.randn(16, 1, 28, 28))
+    assert 0.05 < active.median() < 0.95
+    assert 0.05 < model.classes(poses, active)[1].median() < 0.95
+    _, steps = model.classes.trace(poses, active)
+    share = steps[-1].assignment
+    assert -torch.special.xlogy(share, share).sum(2).mean() > 1
+
+
 def test_one_batch_is_learned_by_heart():
     model = MatrixCapsNet(8, 2, 4, 4, num_classes=4)
-    images, labels = torch.rand(8, 1, 21, 21), torch.arange(8) % 4
+    images, labels = torch.randn(8, 1, 21, 21), torch.arange(8) % 4  # of mean 0 and variance 1, as in training
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     before = float(spread(model(images), labels, 0.5).detach())
     for _ in range(40):

@@ -7,7 +7,6 @@ from numbers import Integral
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from losses import sharded
@@ -36,8 +35,6 @@ class MarginSoftmaxHead(nn.Module):
 
     **Sampling** (Partial FC: An et al. 2022): in training, `sample_rate` < 1 uses the classes of the batch and random
     others, together that share of all. The log-sum-exp is over the sample and not corrected for it, as in the paper.
-    With `sparse` the gradient of the class matrix holds the rows of the sample alone, for optimisers that move just
-    these (as with `nn.Embedding(sparse=True)`): a step then costs what the sample costs, whatever C.
 
     **Shards.** With a `process_group` each rank holds C / world classes. Every rank calls the head with its own batch
     and gets the loss of all batches together; wrap the encoder, not the head, in DistributedDataParallel. Whole on
@@ -54,7 +51,6 @@ class MarginSoftmaxHead(nn.Module):
         unit_columns: `graph` or `projected`.
         sub_centers: K.
         sample_rate: share of the classes used in a training step, within (0, 1].
-        sparse: make the gradient of `weight` a sparse tensor where classes are sampled.
         reduction: `none` (the rows, of all ranks if sharded), `mean` over the rows that count, or `sum`.
         ignore_index: the label of rows to leave out.
         process_group: ranks to share the classes, e.g. `torch.distributed.group.WORLD`.
@@ -78,7 +74,6 @@ class MarginSoftmaxHead(nn.Module):
         unit_columns: str = "graph",
         sub_centers: int = 1,
         sample_rate: float = 1.0,
-        sparse: bool = False,
         reduction: str = "mean",
         ignore_index: int = -100,
         process_group: dist.ProcessGroup | None = None,
@@ -97,7 +92,6 @@ class MarginSoftmaxHead(nn.Module):
         self.scale, self.psi = margin_function(loss, scale, margin, multiplier)
         self.loss, self.dim, self.num_classes, self.chunk_size = loss, dim, num_classes, chunk_size
         self.unit_columns, self.sub_centers, self.sample_rate = unit_columns, sub_centers, sample_rate
-        self.sparse = sparse
         self.reduction, self.ignore_index, self.process_group = reduction, ignore_index, process_group
         self.first_class, self.end_class = 0, num_classes
         if process_group is not None:
@@ -119,17 +113,8 @@ class MarginSoftmaxHead(nn.Module):
 
     @torch.no_grad()
     def project_(self) -> None:
-        r"""Make the class vectors unit again, w / (|w| + 1e-7), as Keras's `unit_norm` does after a step.
-
-        Where the gradient is sparse, just the rows that it names: no other has moved.
-        """
-        gradient = self.weight.grad
-        if gradient is None or not gradient.is_sparse:
-            self.weight.div_(torch.linalg.vector_norm(self.weight, dim=1, keepdim=True) + 1e-7)
-            return
-        moved = gradient.coalesce().indices()[0]
-        rows = self.weight[moved]
-        self.weight[moved] = rows / (torch.linalg.vector_norm(rows, dim=1, keepdim=True) + 1e-7)
+        r"""Make the class vectors unit again, w / (|w| + 1e-7), as Keras's `unit_norm` does after a step."""
+        self.weight.div_(torch.linalg.vector_norm(self.weight, dim=1, keepdim=True) + 1e-7)
 
     def extra_repr(self) -> str:
         return (
@@ -174,6 +159,5 @@ class MarginSoftmaxHead(nn.Module):
         priority = torch.rand(num_classes, device=index.device)
         priority = priority.scatter_reduce(0, index.clamp(min=0), 2.0 * held.to(priority.dtype), "amax")
         chosen = priority.topk(size).indices.sort().values  # (size,) classes of the batch first, then random ones
-        rows = chosen[:, None] * self.sub_centers + torch.arange(self.sub_centers, device=chosen.device)
-        weight = F.embedding(rows.flatten(), self.weight, sparse=self.sparse)
+        weight = self.weight.unflatten(0, (num_classes, self.sub_centers))[chosen].flatten(0, 1)
         return weight, torch.where(held, torch.searchsorted(chosen, index.clamp(min=0)), -1)

@@ -1,19 +1,28 @@
-r"""Optimisers for a large table of which a step touches few rows, together with the small dense rest."""
+r"""One optimiser for a large table of which a step touches few rows, and for the small dense rest."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 
-class _ByRow(Optimizer):
-    r"""Adam where the gradient is dense (Kingma and Ba 2015, with the usual decay rates); what subclasses do where it
-    is sparse, row by row. Rows that a step does not name cost nothing.
+class RowAdagrad(Optimizer):
+    r"""Adagrad with one accumulator a row where the gradient is sparse, Adam where it is dense.
+
+    .. math:: s_r \leftarrow s_r + \tfrac1D \|g_r\|^2, \qquad w_r \leftarrow w_r - \alpha g_r / (\sqrt{s_r} + \epsilon)
+
+    (Duchi, Hazan and Singer 2011, with the mean over a row in place of each coordinate; Mudigere et al. 2022.) Rows
+    that a batch does not name cost nothing, and a rare n-gram keeps a large step. Dense weights follow Kingma and Ba
+    2015 with the usual decay rates.
+
+    Args:
+        lr: alpha of the sparse weights.
+        dense_share: alpha of the dense ones over that of the sparse ones, so that one schedule moves both.
+        eps: epsilon of both.
     """
 
-    def __init__(self, params: Iterable[Any], lr: float, dense_share: float, eps: float) -> None:
+    def __init__(self, params: Iterable[Any], lr: float = 0.1, dense_share: float = 0.02, eps: float = 1e-10) -> None:
         if lr < 0 or dense_share < 0:
             raise ValueError(f"lr={lr} and dense_share={dense_share} cannot be negative")
         super().__init__(params, {"lr": lr, "dense_share": dense_share, "eps": eps})
@@ -26,81 +35,33 @@ class _ByRow(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             for parameter in group["params"]:
-                gradient = parameter.grad
-                if gradient is None:
+                if parameter.grad is None:
                     continue
-                if gradient.is_sparse:
-                    gradient = gradient.coalesce()
-                    self._rows(parameter, gradient.indices()[0], gradient.values(), group["lr"], group["eps"])
+                if parameter.grad.is_sparse:
+                    self._sparse(parameter, group["lr"], group["eps"])
                 else:
                     self._dense(parameter, group["lr"] * group["dense_share"], group["eps"])
         return loss
 
-    def _rows(self, parameter: Tensor, rows: Tensor, values: Tensor, lr: float, eps: float) -> None:
-        """Move rows (R,) of a (rows, D) parameter, whose gradients are values (R, D)."""
-        raise NotImplementedError
-
-    def _dense(self, parameter: Tensor, lr: float, eps: float) -> None:
-        state = self._moments(parameter)
-        parameter.sub_(_adam_(state["mean"], state["square"], parameter.grad, state["step"], lr, eps))  # type: ignore[arg-type]
-
-    def _moments(self, parameter: Tensor) -> dict[str, Any]:
-        """Adam's state, one step on."""
-        state = self.state[parameter]
-        if not state:
-            state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
-        state["step"] += 1
-        return state
-
-
-def _adam_(mean: Tensor, square: Tensor, gradient: Tensor, step: int, lr: float, eps: float) -> Tensor:
-    """Update both moments in place; returns what is to be taken from the weights."""
-    mean.lerp_(gradient, 0.1)
-    square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-    root = (square / (1 - 0.999**step)).sqrt_().add_(eps)
-    return (mean / root).mul_(lr / (1 - 0.9**step))
-
-
-class RowAdagrad(_ByRow):
-    r"""Adagrad with one accumulator a row where the gradient is sparse, Adam where it is dense.
-
-    .. math:: s_r \leftarrow s_r + \tfrac1D \|g_r\|^2, \qquad w_r \leftarrow w_r - \alpha g_r / (\sqrt{s_r} + \epsilon)
-
-    (Duchi, Hazan and Singer 2011, with the mean over a row in place of each coordinate; Mudigere et al. 2022.) A rare
-    n-gram keeps a large step.
-
-    Args:
-        lr: alpha of the sparse weights.
-        dense_share: alpha of the dense ones over that of the sparse ones, so that one schedule moves both.
-        eps: epsilon of both.
-    """
-
-    def __init__(self, params: Iterable[Any], lr: float = 0.1, dense_share: float = 0.02, eps: float = 1e-10) -> None:
-        super().__init__(params, lr, dense_share, eps)
-
-    def _rows(self, parameter: Tensor, rows: Tensor, values: Tensor, lr: float, eps: float) -> None:
+    def _sparse(self, parameter: torch.Tensor, lr: float, eps: float) -> None:
         state = self.state[parameter]
         if not state:
             state["sum"] = torch.zeros(len(parameter), device=parameter.device)
+        gradient = parameter.grad.coalesce()  # type: ignore[union-attr]
+        rows, values = gradient.indices()[0], gradient.values()  # (R,), (R, D)
         total = state["sum"][rows] + values.square().mean(dim=1)
         state["sum"][rows] = total
         parameter.index_add_(0, rows, values / (total.sqrt() + eps)[:, None], alpha=-lr)
 
-
-class RowAdam(_ByRow):
-    r"""Adam (Kingma and Ba 2015) whose rows rest, moments too, in steps whose sparse gradient does not name them: the
-    rule of `torch.optim.SparseAdam` ("lazy Adam"), for sparse and dense weights in one optimiser.
-
-    Args:
-        lr: alpha.
-        eps: epsilon, added to the root of the corrected second moment.
-    """
-
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3, eps: float = 1e-7) -> None:
-        super().__init__(params, lr, 1.0, eps)
-
-    def _rows(self, parameter: Tensor, rows: Tensor, values: Tensor, lr: float, eps: float) -> None:
-        state = self._moments(parameter)
-        mean, square = state["mean"][rows], state["square"][rows]
-        parameter.index_add_(0, rows, _adam_(mean, square, values, state["step"], lr, eps), alpha=-1)
-        state["mean"][rows], state["square"][rows] = mean, square
+    def _dense(self, parameter: torch.Tensor, lr: float, eps: float) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = 0
+            state["mean"] = torch.zeros_like(parameter)
+            state["square"] = torch.zeros_like(parameter)
+        state["step"] += 1
+        state["mean"].lerp_(parameter.grad, 0.1)
+        state["square"].mul_(0.999).addcmul_(parameter.grad, parameter.grad, value=0.001)
+        mean = state["mean"] / (1 - 0.9 ** state["step"])
+        square = state["square"] / (1 - 0.999 ** state["step"])
+        parameter.addcdiv_(mean, square.sqrt().add_(eps), value=-lr)

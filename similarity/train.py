@@ -30,7 +30,7 @@ from similarity.data import GroupPairs, LabelledSentences, load_split
 from similarity.encoder import Architecture, SentenceEncoder
 from similarity.evaluate import pool_scores, rejection, report, training_parts, unseen
 from similarity.groups import Groups, Split
-from similarity.optimizer import RowAdagrad, RowAdam
+from similarity.optimizer import RowAdagrad
 from similarity.text import Vocabulary
 from trainer import (
     EpochBatches,
@@ -206,25 +206,18 @@ def first_encoder(settings: Settings, train: Groups) -> tuple[SentenceEncoder, V
     return encoder, vocabulary
 
 
-def build(settings: Settings, train: Groups, alone: bool = True) -> tuple[EncoderWithLoss, Vocabulary]:
-    """Network and head with their first weights.
-
-    With sampled classes a step costs no more than the sample: their gradient is sparse and the other classes rest, but
-    over several processes (`alone` False: DistributedDataParallel takes no such gradient) and beside an n-gram bag,
-    whose optimiser has another rule for sparse gradients.
-    """
+def build(settings: Settings, train: Groups) -> tuple[EncoderWithLoss, Vocabulary]:
+    """Network and head with their first weights."""
     encoder, vocabulary = first_encoder(settings, train)
     if settings.objective == "pairs":
         return EncoderWithLoss(encoder, None, settings), vocabulary
     options = {"sub_centers": settings.sub_centers, "sample_rate": settings.sample_rate, **settings.loss_options}
-    sparse = alone and settings.sample_rate < 1 and encoder.bag is None
     head = MarginSoftmaxHead(
         encoder.dim,
         len(train),
         settings.loss,
         settings.chunk_size or None,
         unit_columns="projected",
-        sparse=sparse,
         **options,  # type: ignore[arg-type]
     )
     return EncoderWithLoss(encoder, head, settings), vocabulary
@@ -234,8 +227,6 @@ def optimizers(settings: Settings, model: EncoderWithLoss, steps: int) -> tuple[
     optimizer: Optimizer
     if model.encoder.bag is not None:
         optimizer = RowAdagrad(model.parameters(), settings.lr)
-    elif model.head is not None and model.head.sparse:
-        optimizer = RowAdam(model.parameters(), settings.lr)
     else:
         optimizer = Adam(model.parameters(), settings.lr, eps=1e-7, fused=True)
     if model.head is not None:
@@ -296,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         train = parts.train
         if settings.sentences == "raw":
             train = Groups([[sentence] for sentence in [*train.sentences, *train.singles]])
-        model, vocabulary = build(settings, train, place.size == 1)
+        model, vocabulary = build(settings, train)
         inputs = {
             "training sentences": hashlib.sha256(repr([train.groups, train.singles]).encode()).hexdigest(),
             "split": parts.sha256(),

@@ -172,28 +172,6 @@ def test_sampling_makes_room_for_the_batch():
     assert (gradient != 0).any(dim=1).nonzero().squeeze(1).tolist() == sorted(labels.tolist())
 
 
-@pytest.mark.parametrize("sub_centers", [1, 3])
-def test_a_sparse_gradient_holds_the_sample_and_projection_moves_it_alone(sub_centers: int):
-    options = {"sample_rate": 0.4, "sub_centers": sub_centers, "unit_columns": "projected"}
-    dense = losses.MarginSoftmaxHead(D, C, **options).double()  # type: ignore[arg-type]
-    head = losses.MarginSoftmaxHead(D, C, sparse=True, **options).double()  # type: ignore[arg-type]
-    head.load_state_dict(dense.state_dict())
-    embeddings, labels = batch(4)
-    for each in (dense, head):
-        torch.manual_seed(3)
-        each(embeddings, labels).backward()
-    gradient = head.weight.grad.coalesce()
-    assert gradient.is_sparse
-    assert gradient.values().shape == (round(0.4 * C) * sub_centers, D)
-    torch.testing.assert_close(gradient.to_dense(), dense.weight.grad)
-    head.weight.data.mul_(2.0)  # so that projection shows where it was
-    head.project_()
-    moved = gradient.indices()[0]
-    lengths = torch.linalg.vector_norm(head.weight.detach(), dim=1)
-    expected = torch.full_like(lengths, 2.0).index_fill(0, moved, 1.0)
-    torch.testing.assert_close(lengths, expected, rtol=1e-6, atol=0)
-
-
 @pytest.mark.parametrize("chunk_size", [None, 5])
 def test_an_ignored_row_is_no_class_to_sample(chunk_size: int | None):
     """Class 0, which no row has, is drawn as often as any other: 4 of 23 places, 3 of them taken."""

@@ -146,9 +146,7 @@ class MarginSoftmaxHead(nn.Module):
         autocast = torch.is_autocast_enabled(device) and rows.dtype == torch.float32
         dtype = torch.get_autocast_dtype(device) if autocast else rows.dtype
         settings = (rows, weight, index, self.scale, self.sub_centers, self.unit_columns == "graph", dtype)
-        if self.chunk_size is None or len(weight) <= self.chunk_size * self.sub_centers:  # one chunk: nothing to save
-            return dense_terms(*settings)
-        return chunked_terms(*settings, self.chunk_size)
+        return dense_terms(*settings) if self.chunk_size is None else chunked_terms(*settings, self.chunk_size)
 
     def _sampled(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The class vectors of this step, and where in them each row's class is (-1: not on this rank)."""

@@ -1,7 +1,7 @@
 r"""Matrix capsules with EM routing on MNIST and smallNORB (Hinton, Sabour & Frosst 2018).
 
     python -m capsnet.train_matrix --data mnist                                # A, B, C, D = 64, 8, 16, 16
-    python -m capsnet.train_matrix --data mnist --widths 32 4 6 6              # for a CPU
+    python -m capsnet.train_matrix --data mnist --widths 32 8 8 8 --batch-size 64    # for a CPU
     python -m capsnet.train_matrix --data norb --data-root DATA                # smallNORB, whose files you provide
     python -m capsnet.train_matrix --data norb --viewpoints azimuth            # train on six azimuths, test on the rest
 

@@ -3,8 +3,7 @@
     python benchmarks/spectra_ablation.py --data data/train    # seven rows, one to four minutes of a core each
 
 The macro-F1 is at the article's class shares, probabilities calibrated and shifted to them, and at even ones, as
-trained, after A finished
-run is not run again.
+trained, after each stage. A finished run is not run again.
 """
 
 import json

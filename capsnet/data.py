@@ -128,12 +128,16 @@ def load(name: DataName, part: Part, root: Path) -> Digits:
             there.
 
     Raises:
-        UserError: nothing found and nothing to fetch, or what was found is not the data set.
+        UserError: nothing found and nothing to fetch, or nowhere to put it, or what was found is not the data set.
     """
     if name == "digits":
         return _sklearn_digits(part)
     found = _find_idx(root, name, part)
     if found is None:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{root}: cannot be made a folder for downloads ({error}); name another") from error
         found = _download_torchvision(root, name, part)
     if found is not None:
         digits = Digits(torch.from_numpy(read_idx(found[0], 3)), torch.from_numpy(read_idx(found[1], 1)).long())

@@ -118,6 +118,14 @@ def place(images: Tensor, moves: Tensor, size: int) -> Tensor:
     return canvas[image, digit, rows, columns]
 
 
+def standardized(images: Tensor) -> Tensor:
+    """Each image and channel of (B, C, H, W) with mean 0 and variance 1, as matrix capsules are shown them; a blank
+    one is 0 (Hinton, Sabour & Frosst 2018).
+    """
+    deviation, mean = torch.std_mean(images, dim=(2, 3), keepdim=True)
+    return (images - mean) / (deviation + 1e-6)
+
+
 def _partners(labels: Tensor, generator: torch.Generator) -> Tensor:
     """For each of the (N,) labels the index of a digit of another class, every such digit as likely as the others."""
     by_class = labels.argsort(stable=True)  # (N,), the classes one after the other

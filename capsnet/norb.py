@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from capsnet.data import read_bytes
+from capsnet.hinton_data import standardized
 from trainer import UserError
 
 Part = Literal["train", "test"]
@@ -159,8 +160,7 @@ class NorbBatches(Dataset[tuple[Tensor, Tensor]]):
         self.labels, self.training, self.seed = norb.labels, training, seed
         halved = [F.avg_pool2d(part.float(), 2) for part in norb.images.split(1000)]
         images = torch.cat(halved)  # (N, 2, 48, 48)
-        deviation, mean = torch.std_mean(images, dim=(2, 3), keepdim=True)
-        self.images = (images - mean) / (deviation + 1e-6)
+        self.images = standardized(images)
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:

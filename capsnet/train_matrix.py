@@ -20,7 +20,7 @@ from torch.optim import Adam, lr_scheduler
 
 from capsnet import hinton_figures
 from capsnet.data import Digits, load, split
-from capsnet.hinton_data import PlacedDigits, Placement
+from capsnet.hinton_data import PlacedDigits, Placement, standardized
 from capsnet.matrix import MatrixCapsNet
 from capsnet.norb import Norb, NorbBatches, Viewpoints, load_norb
 from capsnet.schedules import one_cycle
@@ -110,8 +110,7 @@ class SingleDigits:
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         images, labels, _ = self.placed.__getitems__(indices)
-        deviation, mean = torch.std_mean(images, dim=(2, 3), keepdim=True)
-        return (images - mean) / (deviation + 1e-6), labels[:, 0]
+        return standardized(images), labels[:, 0]
 
 
 @torch.no_grad()

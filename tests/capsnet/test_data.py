@@ -139,6 +139,9 @@ def test_nothing_found_says_what_to_do(tmp_path, no_network, monkeypatch):
         data.load("mnist", "train", tmp_path)
     with pytest.raises(UserError, match=r"no fashion in .*--data digits"):
         data.load("fashion", "train", tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/data: cannot be made a folder for downloads"):
+        data.load("mnist", "train", tmp_path / "file" / "data")
 
 
 def test_embedded_digits_and_split():

@@ -17,6 +17,7 @@ from capsnet.hinton_data import (
     affine,
     frame_overlap,
     place,
+    standardized,
 )
 
 
@@ -103,6 +104,16 @@ def test_multimnist_frames_overlap_by_80_per_cent_on_average():
     assert mean == pytest.approx((1 - 80 / 27 / 28) ** 2, abs=1e-6)
     assert round(mean, 2) == 0.80
     assert frame_overlap(torch.tensor([[[0, 0], [14, 0]], [[4, -4], [4, -4]]])).tolist() == [0.5, 1.0]
+
+
+def test_standardized_images_have_mean_0_and_variance_1_each():
+    images = torch.randint(0, 9, (3, 2, 5, 4)).double()
+    images[1, 0] = 7.0
+    found = standardized(images)
+    for image, expected in zip(found.flatten(0, 1).numpy(), images.flatten(0, 1).numpy(), strict=True):
+        wanted = (expected - expected.mean()) / (expected.std(ddof=1) + 1e-6)
+        torch.testing.assert_close(torch.from_numpy(image), torch.from_numpy(wanted))
+    assert (found[1, 0] == 0).all()
 
 
 def test_moves_are_uniform_within_their_reach(digits):

@@ -112,7 +112,7 @@ def em_routing(
         trace: a list to which one `EMStep` an iteration is appended.
 
     Shape: votes (B, I, O, 4, 4), activations (B, I), betas (O,) -> poses (B, O, 4, 4), activations (B, O). Half
-    precision is computed in float32 and returned as it came.
+    precision is computed in float32, also under autocast, and returned as it came.
 
     Raises:
         ValueError: shapes that do not fit, no inputs, an unknown version, or not one lambda an iteration.
@@ -150,8 +150,9 @@ def em_routing(
 def _moments(votes: Tensor, weights: Tensor, mass: Tensor, floor: float) -> tuple[Tensor, Tensor]:
     """Weighted mean and variance, (B, O, d) each."""
     share = weights / (mass + MASS_FLOOR).unsqueeze(1)  # (B, I, O), sums to 1 over I
-    mean = torch.einsum("bio,biod->bod", share, votes)
-    variance = torch.einsum("bio,biod->bod", share, (votes - mean.unsqueeze(1)).square())
+    with torch.autocast(votes.device.type, enabled=False):
+        mean = torch.einsum("bio,biod->bod", share, votes)
+        variance = torch.einsum("bio,biod->bod", share, (votes - mean.unsqueeze(1)).square())
     return mean, variance + floor
 
 

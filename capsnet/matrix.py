@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnet.em_routing import EMStep, em_routing, inverse_temperatures
+from capsnet.routing import kernels_run_on
 from capsnet.window_routing import POSE, Windows, conv_windows, route_windows, whole_map
 
 
@@ -50,19 +51,18 @@ class _MatrixLayer(nn.Module):
     def route(
         self, poses: Tensor, activations: Tensor, windows: Windows, offsets: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Poses (B, H', W', C, 4, 4) and activations (B, H', W', C); float32 also under autocast."""
-        batch = len(poses)
+        """Poses (B, H', W', C, 4, 4) and activations (B, H', W', C); float32 at least, also under autocast."""
         function = route_windows
-        if self.fused:
+        if self.fused and kernels_run_on(poses):
             from capsnet.triton_routing import fused_route_windows as function  # here: Triton is not everywhere
         with torch.autocast(poses.device.type, enabled=False):
-            dtype = self.weight.dtype
-            flat = poses.to(dtype).reshape(batch, -1, self.in_caps, 16)
-            active = activations.to(dtype).reshape(batch, -1, self.in_caps)
-            shared = (self.weight, *self.betas(windows), windows, self.schedule(windows), offsets)
-            mean, active = function(flat, active, *shared)
-        rows, columns = windows.size
-        return mean.view(batch, rows, columns, self.out_caps, 4, 4), active.view(batch, rows, columns, self.out_caps)
+            dtype = torch.promote_types(self.weight.dtype, torch.float32)
+            learned = [x.to(dtype) for x in (self.weight, *self.betas(windows))]
+            flat = poses.to(dtype).flatten(1, 2).flatten(3)  # (B, HW, K, 16)
+            added = None if offsets is None else offsets.to(dtype)
+            routed = (*learned, windows, self.schedule(windows), added)
+            mean, active = function(flat, activations.to(dtype).flatten(1, 2), *routed)
+        return mean.unflatten(1, windows.size).unflatten(4, (4, 4)), active.unflatten(1, windows.size)
 
     def check(self, poses: Tensor, activations: Tensor) -> None:
         name = type(self).__name__
@@ -85,7 +85,7 @@ class MatrixCapsuleConv2d(_MatrixLayer):
         kernel_size, stride: of the window; no padding.
         num_iters: see `capsnet.em_routing`.
         final_temperature: what the inverse temperature would tend to.
-        fused: route by the Triton kernel (`capsnet.triton_routing`) on a GPU; the same numbers.
+        fused: route by the Triton kernel (`capsnet.triton_routing`) on a GPU, and as ever elsewhere; the same numbers.
 
     Shape: poses (B, H, W, in_caps, 4, 4), activations (B, H, W, in_caps) -> the same with H', W' and out_caps.
 
@@ -140,7 +140,7 @@ class MatrixClassCapsules(_MatrixLayer):
 
     def coordinates(self, height: int, width: int) -> Tensor:
         """(H * W, 16): what is added to the votes from each position."""
-        offsets = self.weight.new_zeros(height, width, 4, 4)
+        offsets = torch.zeros(height, width, 4, 4, device=self.weight.device, dtype=self.weight.dtype)
         offsets[:, :, 0, 3] = ((torch.arange(height) + 0.5) / height).to(offsets).unsqueeze(1)
         offsets[:, :, 1, 3] = ((torch.arange(width) + 0.5) / width).to(offsets)
         return offsets.flatten(0, 1).flatten(1)
@@ -181,7 +181,8 @@ class MatrixCapsNet(nn.Module):
         num_iters: of routing, in all three layers; the paper's best is 3, its smaller networks use 2.
         final_temperature, fused: see `MatrixCapsuleConv2d`.
 
-    Shape: (B, in_channels, H, W) -> activations (B, O); 21 pixels at least, any size.
+    Shape: (B, in_channels, H, W) -> activations (B, O); 17 pixels at least, any size. Of half precision weights
+    the routing is computed, and its results are returned, in float32.
 
     Raises:
         ValueError: images of another shape, or too small.

@@ -13,7 +13,9 @@ answers them from explicit votes and is the reference.
 Shapes: ``B`` batch, ``I`` input capsules, ``O`` output capsules, ``D`` dimension of an output capsule.
 """
 
+import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -150,6 +152,13 @@ def route_votes(
         else:
             coupling = logits.softmax(dim=2)  # (B, I, O), sums to 1 over O
     return squash(s, squash_constant)
+
+
+def kernels_run_on(x: Tensor) -> bool:
+    """Whether the kernels of `capsnet.triton_routing` can run on it: on a GPU where Triton is installed, or on a CPU by
+    Triton's interpreter (TRITON_INTERPRET=1).
+    """
+    return find_spec("triton") is not None and (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1")
 
 
 def check_routing(routing: str, num_iters: int) -> None:

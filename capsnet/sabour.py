@@ -18,13 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from capsnet.layers import CapsuleLayer
-from capsnet.routing import Routing, RoutingStep, Votes, squash
+from capsnet.routing import Routing, RoutingStep, Votes, kernels_run_on, squash
 from losses import capsule_margin
 
 Network = Literal["paper", "small"]
 PRIMARY_DIM = 8
 SMALL_TYPES = 16
 RECONSTRUCTION_WEIGHT = 0.0005  # of the sum of squares over the pixels, so that it does not dominate the margin loss
+
+
+def _check_network(network: str) -> None:
+    if network not in get_args(Network):
+        raise ValueError(f"network must be one of {', '.join(get_args(Network))}; got {network!r}")
 
 
 class SmallFeatures(nn.Sequential):
@@ -112,7 +117,7 @@ class ClassCapsules(CapsuleLayer):
         return DetachedVotes(super().votes(u)) if self.detach else super().votes(u)
 
     def forward(self, u: Tensor, trace: list[RoutingStep] | None = None) -> Tensor:
-        if not self.fused or trace is not None:
+        if not self.fused or trace is not None or not kernels_run_on(u):
             return super().forward(u, trace)
         from capsnet.triton_routing import fused_route  # here, for Triton is not everywhere
 
@@ -150,7 +155,7 @@ class CapsNet(nn.Module):
         out_dim: numbers of a class capsule.
         routing, num_iters, squash_constant: see `CapsuleLayer`; the paper's are ``dynamic``, 3 and 1.
         detach: let no gradient through the agreements; the official code lets it through all iterations.
-        fused: route by the Triton kernel (`capsnet.triton_routing`) on a GPU; the same numbers.
+        fused: route by the Triton kernel (`capsnet.triton_routing`) on a GPU, and as ever elsewhere; the same numbers.
         decoder: whether there is one.
 
     Shape: (B, C, H, W) -> lengths (B, O); with ``drawn`` (B, n) also images (B, n, C, H, W).
@@ -174,8 +179,7 @@ class CapsNet(nn.Module):
         decoder: bool = True,
     ) -> None:
         super().__init__()
-        if network not in get_args(Network):
-            raise ValueError(f"network must be one of {', '.join(get_args(Network))}; got {network!r}")
+        _check_network(network)
         self.primary = PrimaryCapsules(network, tuple(image_shape), squash_constant)  # type: ignore[arg-type]
         self.classes = ClassCapsules(
             self.primary.num_caps,
@@ -197,6 +201,7 @@ class CapsNet(nn.Module):
         """Images drawn each from one class capsule: (B, O, D), class numbers (B, n) -> (B, n, C, H, W)."""
         if self.decoder is None:
             raise ValueError("CapsNet: built with decoder=False, it cannot draw")
+        _check_classes("CapsNet", which, len(capsules))
         kept = nn.functional.one_hot(which, capsules.shape[1]).unsqueeze(3) * capsules.unsqueeze(1)  # (B, n, O, D)
         return self.decoder(kept.flatten(0, 1).flatten(1)).to(capsules.dtype).unflatten(0, which.shape)
 
@@ -220,6 +225,7 @@ class BaselineCNN(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
+        _check_network(network)
         if network == "paper":
             layers: list[nn.Module] = []
             for in_width, out_width in ((channels, 256), (256, 256), (256, 128)):
@@ -239,6 +245,11 @@ def reconstruction_loss(drawn: Tensor, images: Tensor) -> Tensor:
     return (drawn - images).square().flatten(1).sum(dim=1).mean()
 
 
+def _check_classes(name: str, labels: Tensor, batch: int) -> None:
+    if labels.dim() != 2 or len(labels) != batch:
+        raise ValueError(f"{name}: expected class numbers ({batch}, n), n classes an image; got {tuple(labels.shape)}")
+
+
 def capsnet_loss(
     lengths: Tensor, labels: Tensor, drawn: Tensor | None = None, images: Tensor | None = None
 ) -> dict[str, Tensor]:
@@ -251,7 +262,11 @@ def capsnet_loss(
 
     Returns:
         ``loss`` (to minimise) and its terms ``margin`` and ``reconstruction`` (unweighted).
+
+    Raises:
+        ValueError: labels of another shape.
     """
+    _check_classes("capsnet_loss", labels, len(lengths))
     present = torch.zeros_like(lengths).scatter(1, labels, 1.0)
     margin = capsule_margin(lengths, present)
     if drawn is None or images is None:

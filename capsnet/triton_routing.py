@@ -12,7 +12,8 @@ is small and stays in PyTorch, where autograd sees it.
   needs no second kernel; what the parents get of it is added atomically.
 
 The plain forms, `capsnet.routing.route` and `capsnet.window_routing.route_windows`, are the oracle of the tests, which
-run the kernels on a CPU through Triton's interpreter (TRITON_INTERPRET=1), and what runs where Triton is not.
+run the kernels on a CPU through Triton's interpreter (TRITON_INTERPRET=1), and what networks built with ``fused=True``
+fall back on where the kernels cannot run.
 
 Shapes: ``B`` batch, ``I`` inputs, ``N`` numbers of an input, ``O`` outputs, ``D`` numbers of an output; of EM: ``P``
 positions of children, ``K`` kinds of them, ``L`` positions of parents, ``C`` kinds of them, ``Q`` positions of parents

@@ -7,7 +7,8 @@ whatever position (Hinton et al. 2018, section 4; most public versions let only 
 How it is fast. A vote is ``P_i W_ij``, 4x4 each; for one kind of child all votes are one matrix product
 ``(n, 16) x (16, C * 16)`` with the block-diagonal ``kron(I, W_ij)``. Beside each vote stand its squares, and then the
 three things EM asks of the votes are products with them: the sums of :math:`w V` and of :math:`w V^2` over a parent's
-children, and the scores, :math:`\langle V, M/\sigma^2 \rangle - \langle V^2, 1/2\sigma^2 \rangle`.
+children, and the scores, :math:`\langle V, M/\sigma^2 \rangle - \langle V^2, 1/2\sigma^2 \rangle`. Votes are counted from
+their plain mean over the children, so that votes which are large and agree keep their small variance in float32.
 
 How it is small. The forward pass works through a few images at a time and keeps nothing but its arguments; the backward
 pass makes their votes again. There every product asks for a rank-one gradient of each parent's votes; they are
@@ -24,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from capsnet.em_routing import MASS_FLOOR, VARIANCE_FLOOR
@@ -48,11 +50,13 @@ class Windows:
     num_children: int
 
     @cached_property
+    @torch.inference_mode(False)
     def slots(self) -> Tensor:
         """(L, S), number of the place in its window."""
         return torch.arange(self.index.shape[1], device=self.index.device).expand_as(self.index)
 
     @cached_property
+    @torch.inference_mode(False)
     def parents(self) -> Tensor:
         """(L, S), how many positions of parents see the child in that place."""
         return torch.bincount(self.index.flatten(), minlength=self.num_children)[self.index]
@@ -64,6 +68,7 @@ class Windows:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept has to serve training too, whoever asks first
 def conv_windows(height: int, width: int, kernel: int, stride: int, device: torch.device | str = "cpu") -> Windows:
     """Windows of a convolution without padding."""
     rows, columns = ((side - kernel) // stride + 1 for side in (height, width))
@@ -73,6 +78,7 @@ def conv_windows(height: int, width: int, kernel: int, stride: int, device: torc
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def whole_map(height: int, width: int, device: torch.device | str = "cpu") -> Windows:
     """One window over all positions."""
     return Windows(torch.arange(height * width, device=device).unsqueeze(0), (1, 1), height * width)
@@ -155,6 +161,7 @@ class _Scores(torch.autograd.Function):
 
 def _fit(
     votes: Tensor,
+    centre: Tensor,
     activations: Tensor,
     beta_u: Tensor,
     beta_a: Tensor,
@@ -162,7 +169,9 @@ def _fit(
     schedule: tuple[float, ...],
     ledger: _Ledger,
 ) -> tuple[Tensor, Tensor]:
-    """EM on votes beside their squares (n, C, I, 32), activations (images, HW, K) -> (n, C, 16), (n, C)."""
+    """EM on votes from their centre (n, C, 16) and the squares of those (n, C, I, 32), activations (images, HW, K) ->
+    (n, C, 16), (n, C). The results do not depend on the centre, so neither it nor its gradient need to be followed.
+    """
     num, caps, children = votes.shape[:3]
     places, kinds = windows.index.shape[1], activations.shape[2]
     seen = activations[:, windows.index].reshape(num, 1, children)  # (n, 1, I)
@@ -173,9 +182,11 @@ def _fit(
         weights = seen * assignment  # (n, C, I)
         mass = weights.sum(dim=2)  # (n, C)
         whole = (mass + MASS_FLOOR).unsqueeze(2)
-        mean, square = (_Moments.apply(weights, votes, ledger) / whole).split(POSE, dim=2)  # (n, C, 16)
-        # E[V^2] - M^2, but that the shares of a capsule which was given next to nothing do not sum to one
-        variance = (square - (2 - mass.unsqueeze(2) / whole) * mean.square()).clamp(min=0) + VARIANCE_FLOOR
+        first, second = (_Moments.apply(weights, votes, ledger) / whole).split(POSE, dim=2)  # (n, C, 16)
+        # the shares of a capsule that was given next to nothing do not sum to one, and its mean is near zero
+        mean = first - centre * (MASS_FLOOR / whole)  # from the centre
+        total = mass.unsqueeze(2) / whole  # of the shares
+        variance = (second - mean * (2 * first - total * mean)).clamp(min=0) + VARIANCE_FLOOR
         spread = 0.5 * variance.log().sum(dim=2)  # (n, C), the sum of log sigma
         logits = temperature * (beta_a - (beta_u + spread) * mass)
         if iteration == len(schedule) - 1:
@@ -186,7 +197,7 @@ def _fit(
         scores = _Scores.apply(coefficients, votes, ledger) + constant.unsqueeze(2)
         scores = scores.view(-1, len(windows.index), caps, places, kinds)
         assignment = (scores - _over_all_parents(scores, windows)).exp().view(num, caps, children)
-    return mean, logits.sigmoid()
+    return mean + centre, logits.sigmoid()
 
 
 def _over_all_parents(scores: Tensor, windows: Windows) -> Tensor:
@@ -221,7 +232,9 @@ def _diagonal_blocks(blocks: Tensor, shape: torch.Size) -> Tensor:
 
 
 class _Chunk:
-    """Votes and squares of some images, and the way from their gradient back to poses and matrices."""
+    """Votes of some images, from their centre, and their squares; and the way from their gradient back to poses and
+    matrices.
+    """
 
     def __init__(self, poses: Tensor, blocks: Tensor, windows: Windows, offsets: Tensor | None) -> None:
         places = windows.index.shape[1]
@@ -235,7 +248,8 @@ class _Chunk:
         children, num, caps = made.shape[:3]
         self.votes = made.new_empty(num, caps, children, 2 * POSE)
         values, squares = self.votes.split(POSE, dim=3)
-        values.copy_(made.permute(1, 2, 0, 3))
+        self.centre = made.mean(dim=0)  # (n, C, 16)
+        torch.sub(made.permute(1, 2, 0, 3), self.centre.unsqueeze(2), out=values)
         torch.mul(values, values, out=squares)
 
     def backward(self, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -271,13 +285,15 @@ class _Route(torch.autograd.Function):
         blocks = _block_diagonal(weight, windows.index.shape[1])
         outputs = []
         for pose, activation in _chunks(windows, weight, poses, activations):
-            votes = _Chunk(pose, blocks, windows, offsets).votes
-            mean, active = _fit(votes, activation, beta_u, beta_a, windows, schedule, _Ledger())
-            outputs.append((mean.unflatten(0, (len(pose), -1)), active.unflatten(0, (len(pose), -1))))
+            chunk = _Chunk(pose, blocks, windows, offsets)
+            mean, active = _fit(chunk.votes, chunk.centre, activation, beta_u, beta_a, windows, schedule, _Ledger())
+            del chunk  # before the next one is made
+            outputs.append([x.unflatten(0, (-1, len(windows.index))) for x in (mean, active)])
         means, actives = zip(*outputs, strict=True)
         return torch.cat(means), torch.cat(actives)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_mean: Tensor, grad_active: Tensor) -> tuple[Any, ...]:
         poses, activations, weight, beta_u, beta_a = ctx.saved_tensors
         windows, schedule = ctx.windows, ctx.schedule
@@ -288,7 +304,7 @@ class _Route(torch.autograd.Function):
             chunk, ledger = _Chunk(pose, blocks, windows, ctx.offsets), _Ledger()
             with torch.enable_grad():
                 small = [x.detach().requires_grad_() for x in (activation, beta_u, beta_a)]
-                outputs = _fit(chunk.votes, small[0], small[1], small[2], windows, schedule, ledger)
+                outputs = _fit(chunk.votes, chunk.centre, *small, windows, schedule, ledger)
                 wanted = (g_mean.flatten(0, 1), g_active.flatten(0, 1))
                 grads = torch.autograd.grad(outputs, small, wanted)
             g_pose, g_blocks = chunk.backward(ledger.total())

@@ -227,6 +227,15 @@ def test_half_precision(dtype):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_autocast_leaves_float32_as_it_is(version):
+    votes, activations, beta = torch.randn(2, 6, 3, 4, 4), torch.rand(2, 6), torch.zeros(3)
+    expected = em_routing(votes, activations, beta, beta, version=version)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = em_routing(votes, activations, beta, beta, version=version)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_gradcheck(version):
     leaves = [x.requires_grad_() for x in case(batch=1, inputs=3, outputs=2)]
     settings = {"version": version, "inverse_temperature": [0.3, 0.5]}

@@ -180,9 +180,23 @@ def test_ten_stacked_capsule_layers(routing):
         assert all(torch.isfinite(p.grad).all() for p in layers.parameters())
 
 
+def test_fused_routing_falls_back_where_the_kernel_cannot_run(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    plain, fused = small().eval(), small(fused=True).eval()
+    fused.load_state_dict(plain.state_dict())
+    images = torch.rand(2, 1, 12, 13)
+    assert torch.equal(fused(images), plain(images))
+
+
 def test_wrong_use_is_named():
     with pytest.raises(ValueError, match=r"built for images \(B, 1, 12, 13\), got \(2, 1, 13, 12\)"):
         small()(torch.rand(2, 1, 13, 12))
+    with pytest.raises(ValueError, match=r"CapsNet: expected class numbers \(2, n\).* got \(2,\)"):
+        small()(torch.rand(2, 1, 12, 13), torch.tensor([1, 2]))
+    with pytest.raises(ValueError, match=r"capsnet_loss: expected class numbers \(2, n\).* got \(2,\)"):
+        capsnet_loss(torch.rand(2, 4), torch.tensor([1, 2]))
+    with pytest.raises(ValueError, match="network must be one of paper, small; got 'big'"):
+        BaselineCNN(network="big")
     with pytest.raises(ValueError, match="network must be one of paper, small; got 'big'"):
         CapsNet(network="big")
     with pytest.raises(ValueError, match="needs images of 17 pixels, got 16x20"):

@@ -9,11 +9,11 @@ from capsnet import CapsNet, MatrixCapsNet, route
 from capsnet import triton_routing as kernels
 from capsnet.window_routing import conv_windows, route_windows, whole_map
 
-CUDA = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def on_device(*tensors):
-    return [x.cuda() if CUDA else x for x in tensors]
+    return [x.to(DEVICE) for x in tensors]
 
 
 def compare(found, expected, leaves):
@@ -44,13 +44,13 @@ def test_dynamic_routing(batch, inputs, numbers, outputs, dims, num_iters):
     [(2, 3, 2, 1, 3), (4, 3, 3, 1, 2), (3, 3, 2, 2, 2), (2, 2, 1, 1, 1)],
 )
 def test_em_routing_in_windows(height, width, kernel, stride, num_iters):
-    windows = conv_windows(height, width, kernel, stride)
+    windows = conv_windows(height, width, kernel, stride, DEVICE)
     weight = torch.randn(kernel * kernel, 2, 3, 4, 4)
     check_em(windows, height * width, weight, num_iters, None)
 
 
 def test_em_routing_of_classes_with_coordinates():
-    check_em(whole_map(2, 3), 6, torch.randn(1, 2, 3, 4, 4), 3, torch.rand(6, 16))
+    check_em(whole_map(2, 3, DEVICE), 6, torch.randn(1, 2, 3, 4, 4), 3, *on_device(torch.rand(6, 16)))
 
 
 def check_em(windows, positions, weight, num_iters, offsets):
@@ -73,7 +73,7 @@ def test_degenerate_inputs():
     poses, activations, weight = on_device(torch.ones(1, 4, 1, 16), torch.zeros(1, 4, 1), torch.ones(1, 1, 2, 4, 4))
     poses.requires_grad_()
     betas = on_device(torch.zeros(2), torch.zeros(2))
-    mean, active = kernels.fused_route_windows(poses, activations, weight, *betas, whole_map(2, 2), [0.1, 0.2])
+    mean, active = kernels.fused_route_windows(poses, activations, weight, *betas, whole_map(2, 2, DEVICE), [0.1, 0.2])
     (mean.sum() + active.sum()).backward()
     assert torch.isfinite(mean).all()
     assert torch.isfinite(poses.grad).all()

@@ -25,7 +25,7 @@ from capsnet.em_routing import inverse_temperatures
 from capsnet.matrix import MatrixCapsNet
 from capsnet.sabour import CapsNet, capsnet_loss
 from capsnet.window_routing import conv_windows, route_windows
-from trainer import run_main
+from trainer import UserError, run_main
 
 CASES = ("floor", "floor bf16", "capsnet", "capsnet bf16", "small", "small bf16", "matrix", "matrix wide")
 CUDA_CASES = ("dynamic plain", "dynamic fused", "em plain", "em fused")
@@ -120,16 +120,23 @@ def main() -> None:
     if settings.case:
         measure(settings)
         return
+    every = CASES + (CUDA_CASES if settings.device == "cuda" else ())
+    cases = [name for name in every if name.startswith(settings.only)]
+    if not cases:
+        raise UserError(f"--only {settings.only}: no case begins so; there are {', '.join(every)}")
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no GPU here; leave the flag out to measure the CPU")
     print(
         f"{settings.threads} thread(s), {settings.device}; forward and backward, best and median of {settings.repeats}"
     )
     print("| case | images | best ms | images/s | median images/s | peak MiB |")
     print("|---|---|---|---|---|---|")
-    cases = CASES + (CUDA_CASES if settings.device == "cuda" else ())
-    for case in (name for name in cases if name.startswith(settings.only)):
+    for case in cases:
         flags = ["--case", case, "--repeats", str(settings.repeats), "--threads", str(settings.threads)]
         command = [sys.executable, __file__, *flags, "--device", settings.device]
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise UserError(f"{case}: {(result.stderr.splitlines() or ['ended without a word'])[-1]}")
         images, best, median, peak = map(float, result.stdout.split())
         cells = [case, f"{images:.0f}", f"{1e3 * best:.0f}", f"{images / best:.1f}", f"{images / median:.1f}"]
         print("| " + " | ".join([*cells, f"{peak:.0f}"]) + " |", flush=True)

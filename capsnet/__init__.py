@@ -1,5 +1,6 @@
-"""Capsule networks as clustering (Su 2018, archives/4819 and 5112) and the experiment that shows what it is good
-for.
+"""Capsule networks as clustering (Su 2018, archives/4819 and 5112) with the experiment that shows what it is good for,
+and the two Hinton papers whole: CapsNet (Sabour et al. 2017), matrix capsules with EM routing (Hinton et al. 2018; Su
+2018, archives/5155).
 """
 
 from capsnet.em_routing import em_routing

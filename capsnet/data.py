@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -157,7 +157,17 @@ def has_files(root: Path, name: Literal["mnist", "fashion"]) -> bool:
     return _find_idx(root, name, "train") is not None and _find_idx(root, name, "test") is not None
 
 
-def split(digits: Digits, num_validation: int) -> tuple[Digits, Digits]:
+class Examples(Protocol):
+    """Examples that can be counted and chosen."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self: "E", index: Any) -> "E": ...
+
+
+E = TypeVar("E", bound=Examples)
+
+
+def split(digits: E, num_validation: int) -> tuple[E, E]:
     """Train and validation parts, the same ones whatever the seed of the run.
 
     Raises:

@@ -2,14 +2,25 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 from capsnet.multidigit import COUNTS, Composed
 from capsnet.networks import DigitCapsNet
 from capsnet.routing import RoutingStep
+from trainer import write_atomically
+
+
+def write(folder: Path, figures: Mapping[str, Figure], writer: SummaryWriter | None) -> None:
+    """Write each figure to ``folder/NAME.png`` and to TensorBoard."""
+    for name, figure in figures.items():
+        if writer is not None:
+            writer.add_figure(name, figure, close=False)
+        write_atomically(folder / f"{name}.png", lambda file, f=figure: f.savefig(file, format="png", dpi=120))
 
 
 @torch.no_grad()

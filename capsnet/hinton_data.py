@@ -26,7 +26,6 @@ from tqdm import tqdm
 
 from capsnet.data import NUM_CLASSES, Digits
 
-AFFNIST_SIZE = 40
 ROTATION, SHEAR, SCALE = 20.0, 0.2, 0.2  # degrees; shift per unit of height; relative, each axis for itself
 CHUNK = 1000  # images distorted at a time
 
@@ -44,6 +43,7 @@ class Placement:
 
 
 PLACEMENTS = {"mnist": Placement(28, 2), "multimnist": Placement(36, 4, 2), "affnist": Placement(40, 6)}
+AFFNIST_SIZE = PLACEMENTS["affnist"].size
 
 
 class PlacedDigits(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -138,17 +138,12 @@ def _partners(labels: Tensor, generator: torch.Generator) -> Tensor:
     return by_class[place_in_rest + torch.where(skip, own, 0)]
 
 
-def frame_overlap(moves: Tensor, side: int = 28) -> Tensor:
-    """Share of a digit's 28x28 frame that its partner's frame covers, (M, 2, 2) moves -> (M,)."""
-    apart = (moves[:, 0] - moves[:, 1]).abs()  # (M, 2)
-    return (1 - apart / side).clamp(min=0).prod(dim=1)
-
-
 def affine(digits: Digits, seed: int = 0, size: int = AFFNIST_SIZE) -> Digits:
     r"""affNIST-like test images: each digit once, distorted, somewhere on a canvas of 40x40.
 
     affNIST's ranges, all uniform: rotation by -20 to 20 degrees, shear by -0.2 to 0.2 (0.2 leans by a fifth of the
     height), each axis scaled by 0.8 to 1.2 for itself; then a place drawn among all at which the whole of the ink fits.
+    Ink that is too large for the canvas (clothes fill their frames, digits do not) is centred and loses its edges.
 
     *Deviation:* places are whole pixels, and the published set itself (32 variants an image) is not reproduced.
 
@@ -159,9 +154,6 @@ def affine(digits: Digits, seed: int = 0, size: int = AFFNIST_SIZE) -> Digits:
 
     Returns:
         Digits with images (N, size, size) uint8 and the same labels.
-
-    Raises:
-        ValueError: the distorted ink of a digit does not fit the canvas.
     """
     generator = torch.Generator().manual_seed(seed)
     draws = torch.rand(len(digits), 6, generator=generator)
@@ -192,7 +184,9 @@ def _distort(images: Tensor, draws: Tensor, size: int) -> Tensor:
 
 
 def _drop(images: Tensor, draws: Tensor, size: int) -> Tensor:
-    """Cut a frame of ``size`` around the ink of each image, at a place drawn by (M, 2) in [0, 1)."""
+    """Cut a frame of ``size`` around the ink of each image, at a place drawn by (M, 2) in [0, 1); from the middle of
+    ink that is larger.
+    """
     starts = []
     for axis, draw in ((2, draws[:, 0]), (1, draws[:, 1])):  # rows have ink where the maximum over columns has
         ink = images.amax(dim=axis) > 0  # (M, 2 size)
@@ -200,10 +194,8 @@ def _drop(images: Tensor, draws: Tensor, size: int) -> Tensor:
         last = ink.shape[1] - 1 - ink.flip(1).int().argmax(dim=1)
         last = torch.where(ink.any(dim=1), last, first)  # a black image fits anywhere
         free = size - (last - first + 1)
-        if (free < 0).any():
-            raise ValueError(f"affine: the ink of a digit is wider than the canvas of {size} pixels")
-        earliest = last - size + 1
-        start = earliest + (draw * (free + 1)).long()
+        drawn = last - size + 1 + (draw * (free + 1)).long()  # from the earliest frame that holds the last of it
+        start = torch.where(free < 0, first - free // 2, drawn)
         starts.append(start.clamp(0, images.shape[1] - size))
     frame = torch.arange(size)
     rows, columns = starts[0][:, None, None] + frame[:, None], starts[1][:, None, None] + frame

@@ -1,23 +1,20 @@
 """Pictures of the two Hinton papers: what a capsule's numbers mean, what it draws, how routing decides.
 
-All of them are written as files and to TensorBoard by the train scripts (`write`).
+All of them are written as files and to TensorBoard by the train scripts and by `capsnet.evaluate`.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from capsnet.hinton_data import PlacedDigits
 from capsnet.matrix import MatrixCapsNet
 from capsnet.routing import RoutingStep
 from capsnet.sabour import CapsNet
-from trainer import write_atomically
 
 TWEAKS = torch.linspace(-0.25, 0.25, 11)  # Sabour et al. 2017, figure 4
 
@@ -99,7 +96,7 @@ def perturbation_figure(model: CapsNet, image: Tensor, label: int) -> Figure:
 
     Args:
         model: with a decoder.
-        image: (1, S, S), whose capsule is changed.
+        image: (C, H, W), whose capsule is changed.
         label: which capsule.
     """
     capsules = model.capsules(image.unsqueeze(0))  # (1, O, D)
@@ -108,15 +105,15 @@ def perturbation_figure(model: CapsNet, image: Tensor, label: int) -> Figure:
     axis = torch.arange(dims)
     changed[axis, :, label, axis] += tweaks
     which = torch.full((dims * len(tweaks), 1), label, device=capsules.device)
-    drawn = model.draw(changed.flatten(0, 1), which)[:, 0, 0].cpu()  # (D * 11, S, S)
-    side = drawn.shape[-1]
-    sheet = drawn.view(dims, len(tweaks), side, side).transpose(1, 2).reshape(dims * side, -1)
+    drawn = model.draw(changed.flatten(0, 1), which)[:, 0].mean(dim=1).cpu()  # (D * 11, H, W), colours as grey
+    height, width = drawn.shape[1:]
+    sheet = drawn.unflatten(0, (dims, len(tweaks))).transpose(1, 2).reshape(dims * height, len(tweaks) * width)
     figure = Figure(figsize=(5.5, 0.5 * dims), layout="constrained")
     axes = figure.subplots()
     axes.imshow(1 - sheet.numpy(), cmap="gray", vmin=0, vmax=1)
     marks = [f"{t:+.2f}".replace("-0.00", "0") for t in TWEAKS.tolist()]
-    axes.set_xticks([side * (i + 0.5) for i in range(len(tweaks))], marks, fontsize=6)
-    axes.set_yticks([side * (i + 0.5) for i in range(dims)], [str(i) for i in range(dims)], fontsize=6)
+    axes.set_xticks([width * (i + 0.5) for i in range(len(tweaks))], marks, fontsize=6)
+    axes.set_yticks([height * (i + 0.5) for i in range(dims)], [str(i) for i in range(dims)], fontsize=6)
     axes.set_ylabel(f"number of the capsule of class {label}")
     return figure
 
@@ -167,9 +164,16 @@ def vote_distance_figure(distances: Sequence[Tensor], names: Sequence[str], true
 
 
 def pose_figure(poses: Tensor, labels: Tensor, seed: int = 0) -> Figure:
-    """t-SNE of the pose of each image's true class capsule, coloured by class: (M, 16), (M,)."""
+    """t-SNE of the pose of each image's true class capsule, coloured by class: (M, 16), (M,).
+
+    Poses that are all the same, or fewer than four, have no neighbourhoods to keep (on the former scikit-learn ends the
+    process): their first two numbers are shown as they are.
+    """
     perplexity = min(30.0, max(2.0, (len(poses) - 1) / 3))
-    places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(poses.numpy())
+    if len(poses) < 4 or not (poses != poses[0]).any():
+        places = poses[:, :2].numpy()
+    else:
+        places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(poses.numpy())
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     for label in labels.unique():
@@ -179,11 +183,3 @@ def pose_figure(poses: Tensor, labels: Tensor, seed: int = 0) -> Figure:
     axes.set_xticks([])
     axes.set_yticks([])
     return figure
-
-
-def write(folder: Path, figures: Mapping[str, Figure], writer: SummaryWriter | None) -> None:
-    """Write each figure to ``folder/NAME.png`` and to TensorBoard."""
-    for name, figure in figures.items():
-        if writer is not None:
-            writer.add_figure(name, figure, close=False)
-        write_atomically(folder / f"{name}.png", lambda file, f=figure: f.savefig(file, format="png", dpi=120))

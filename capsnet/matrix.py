@@ -57,11 +57,11 @@ class _MatrixLayer(nn.Module):
             from capsnet.triton_routing import fused_route_windows as function  # here: Triton is not everywhere
         with torch.autocast(poses.device.type, enabled=False):
             dtype = torch.promote_types(self.weight.dtype, torch.float32)
-            learned = [x.to(dtype) for x in (self.weight, *self.betas(windows))]
+            weight, beta_u, beta_a = (x.to(dtype) for x in (self.weight, *self.betas(windows)))
             flat = poses.to(dtype).flatten(1, 2).flatten(3)  # (B, HW, K, 16)
-            added = None if offsets is None else offsets.to(dtype)
-            routed = (*learned, windows, self.schedule(windows), added)
-            mean, active = function(flat, activations.to(dtype).flatten(1, 2), *routed)
+            active = activations.to(dtype).flatten(1, 2)
+            offsets = None if offsets is None else offsets.to(dtype)
+            mean, active = function(flat, active, weight, beta_u, beta_a, windows, self.schedule(windows), offsets)
         return mean.unflatten(1, windows.size).unflatten(4, (4, 4)), active.unflatten(1, windows.size)
 
     def check(self, poses: Tensor, activations: Tensor) -> None:
@@ -101,7 +101,7 @@ class MatrixCapsuleConv2d(_MatrixLayer):
         stride: int = 1,
         *,
         num_iters: int = 3,
-        final_temperature: float = 2.0,
+        final_temperature: float = 1.0,
         fused: bool = False,
     ) -> None:
         super().__init__(kernel_size * kernel_size, in_caps, out_caps, num_iters, final_temperature, fused)
@@ -133,7 +133,7 @@ class MatrixClassCapsules(_MatrixLayer):
         num_classes: int,
         *,
         num_iters: int = 3,
-        final_temperature: float = 2.0,
+        final_temperature: float = 1.0,
         fused: bool = False,
     ) -> None:
         super().__init__(1, in_caps, num_classes, num_iters, final_temperature, fused)
@@ -198,14 +198,14 @@ class MatrixCapsNet(nn.Module):
         num_classes: int = 10,
         in_channels: int = 1,
         num_iters: int = 2,
-        final_temperature: float = 2.0,
+        final_temperature: float = 1.0,
         fused: bool = False,
     ) -> None:
         super().__init__()
         routing = {"num_iters": num_iters, "final_temperature": final_temperature, "fused": fused}
         self.in_channels, self.primary_caps = in_channels, B
         self.features = nn.Sequential(nn.Conv2d(in_channels, A, 5, stride=2), nn.ReLU())
-        self.primary_poses = nn.Conv2d(A, B * 16, 1)
+        self.primary_poses = nn.Conv2d(A, B * POSE, 1)
         self.primary_activations = nn.Conv2d(A, B, 1)
         with torch.no_grad():
             self.primary_poses.weight.mul_(5)  # poses of about one

@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from capsnet.data import NUM_CLASSES, Digits
+from capsnet.hinton_data import PLACEMENTS, place
 
 Layout = Literal["stacked", "row", "overlap"]
 COUNTS = (2, 3, 4)
-OVERLAP_SHIFT = 4  # pixels each way, as MultiMNIST (Sabour et al. 2017)
+MULTIMNIST = PLACEMENTS["multimnist"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ def compose(digits: Digits, count: int, layout: Layout, seed: int = 0) -> Compos
 
     Args:
         count: digits an image, 1 to ``NUM_CLASSES``.
-        layout: ``stacked`` along the height (the article's), ``row`` along the width, ``overlap``: all on one canvas 8
-            pixels larger, each moved by up to 4 pixels each way, pixels added up and cut at white.
+        layout: ``stacked`` along the height (the article's), ``row`` along the width, ``overlap``: all on MultiMNIST's
+            canvas, each moved by up to 4 pixels each way, pixels added up and cut at white.
         seed: of the permutations and moves.
 
     Shape: images (M, count * 28, 28), (M, 28, count * 28) or (M, 36, 36).
@@ -52,21 +53,10 @@ def compose(digits: Digits, count: int, layout: Layout, seed: int = 0) -> Compos
         return Composed(parts.flatten(1, 2), labels)
     if layout == "row":
         return Composed(parts.transpose(1, 2).flatten(2), labels)
-    return Composed(_overlap(parts, generator), labels)
-
-
-def _overlap(parts: Tensor, generator: torch.Generator) -> Tensor:
-    """(M, n, H, W) -> (M, H + 8, W + 8)."""
-    num, count, height, width = parts.shape
-    room = 2 * OVERLAP_SHIFT
-    canvas = torch.zeros(num, height + room, width + room, dtype=torch.int16)
-    down, across = torch.randint(0, room + 1, (2, num, count, 1), generator=generator)
-    image = torch.arange(num).view(-1, 1, 1)
-    for digit in range(count):
-        rows = (down[:, digit] + torch.arange(height)).unsqueeze(2)  # (M, H, 1)
-        columns = (across[:, digit] + torch.arange(width)).unsqueeze(1)  # (M, 1, W)
-        canvas[image, rows, columns] += parts[:, digit].to(torch.int16)
-    return canvas.clamp_(max=255).to(torch.uint8)
+    shift = MULTIMNIST.shift
+    moves = torch.randint(-shift, shift + 1, (2, len(parts), count), generator=generator).movedim(0, 2)
+    alone = place(parts, moves, MULTIMNIST.size)  # (M, n, 36, 36)
+    return Composed(alone.sum(dim=1).clamp(max=255).to(torch.uint8), labels)
 
 
 def set_scores(scores: Tensor, labels: Tensor, threshold: float = 0.5) -> dict[str, float]:

@@ -53,7 +53,7 @@ class Norb:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: Tensor) -> "Norb":
+    def __getitem__(self, index: Tensor | slice) -> "Norb":
         return Norb(self.images[index], self.labels[index], self.info[index])
 
     def familiar(self, viewpoints: Viewpoints) -> Tensor:

@@ -1,15 +1,18 @@
-"""Digits in a user's own pictures: any size, any number of digits, each read at most once a picture.
+"""Digits in a user's own pictures, each class read at most once a picture: of any size and with any number of digits by
+the networks of `capsnet.train`; by those of `capsnet.train_sabour` and `capsnet.train_matrix`, which see one size, a
+picture is fitted into a square of theirs.
 
 python -m capsnet.predict runs/capsnet/mnist-ours-capsules-kmeans-seed0 photo1.png photo2.jpg -o digits.csv
+python -m capsnet.predict runs/capsnet/mnist-mnist-small-dynamic3-seed0 photo1.png
 """
 
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +22,8 @@ from torch import Tensor, nn
 
 from capsnet.evaluate import load_run
 from capsnet.figures import class_names
+from capsnet.hinton_data import PLACEMENTS, standardized
+from capsnet.matrix import MatrixCapsNet
 from capsnet.multidigit import predict
 from trainer import UserError, run_main, write_atomically
 
@@ -36,13 +41,22 @@ class Settings:
     threshold: float = 0.5
     """class score (0 to 1) above which a digit counts as seen"""
     short_side: int = 28
-    """pixels that the shorter side of a picture is scaled to (28: a digit and its margin in MNIST); 0: as it is"""
+    """pixels that the shorter side of a picture is scaled to, for networks of one size the longer side (28: a digit and
+    its margin in MNIST); 0: as it is
+    """
     ink: Literal["auto", "bright", "dark"] = "auto"
     """whether digits are brighter or darker than their ground; auto: the rarer brightness is ink"""
 
 
-def read_picture(path: Path, short_side: int = 28, ink: str = "auto") -> Tensor:
-    """A picture as (H, W) uint8 with bright digits on black, its shorter side scaled to ``short_side`` pixels.
+def read_picture(path: Path, side: int = 28, ink: str = "auto", square: int = 0) -> Tensor:
+    """A picture as (H, W) uint8 with bright digits on black.
+
+    Args:
+        path: of the file.
+        side: pixels that its shorter side is scaled to; 0: as it is.
+        ink: see `Settings`.
+        square: pixels of a black square that the picture is put into the middle of, and ``side`` is then its longer
+            side; 0: none.
 
     Raises:
         UserError: not a file, or not a picture.
@@ -54,19 +68,50 @@ def read_picture(path: Path, short_side: int = 28, ink: str = "auto") -> Tensor:
         raise UserError(f"{path}: not a picture that Pillow can read; expected PNG, JPEG or the like") from error
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
-    if short_side:
-        factor = short_side / min(grey.size)
+    if side:
+        factor = side / (max(grey.size) if square else min(grey.size))
         size = (max(1, round(grey.width * factor)), max(1, round(grey.height * factor)))
         grey = grey.resize(size, Image.Resampling.LANCZOS)
     pixels = np.asarray(grey)
     if ink == "dark" or (ink == "auto" and np.median(pixels) > 127):
         pixels = 255 - pixels
-    return torch.from_numpy(pixels.copy())
+    picture = torch.from_numpy(pixels.copy())
+    if not square:
+        return picture
+    if max(picture.shape) > square:
+        found = f"{picture.shape[1]}x{picture.shape[0]}"
+        raise UserError(f"{path}: {found} pixels, but the network sees {square}x{square}; try --short-side 28")
+    down, across = (square - picture.shape[0]) // 2, (square - picture.shape[1]) // 2
+    canvas = picture.new_zeros(square, square)
+    canvas[down : down + picture.shape[0], across : across + picture.shape[1]] = picture
+    return canvas
 
 
-def read_digits(model: nn.Module, path: Path, settings: Settings) -> Tensor:
-    """Class scores (K,) of one picture."""
-    picture = read_picture(path, settings.short_side, settings.ink)
+class Standardized(nn.Module):
+    """Images as matrix capsules are shown them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(standardized(images))
+
+
+def sees(trained: Mapping[str, Any]) -> int:
+    """Pixels of the one square that the network of these settings sees; 0: it sees any size."""
+    if trained["data"] == "norb":
+        raise UserError("this run was trained on smallNORB's pairs of images of toys; name one trained on digits")
+    if "task" in trained:
+        return PLACEMENTS[trained["task"]].size
+    return PLACEMENTS["mnist"].size if "viewpoints" in trained else 0
+
+
+def read_digits(model: nn.Module, path: Path, settings: Settings, square: int) -> Tensor:
+    """Class scores (K,) of one picture; ``square``: see `sees`."""
+    picture = read_picture(path, settings.short_side, settings.ink, square)
+    if square:
+        return predict(model, picture.unsqueeze(0))[0]
     least = model.features.min_size  # type: ignore[union-attr]
     if min(picture.shape) < least:  # type: ignore[operator]
         size = f"{picture.shape[1]}x{picture.shape[0]}"
@@ -82,11 +127,13 @@ def main(argv: Sequence[str] | None = None) -> list[list[str]]:
     if not settings.images:
         raise UserError("no picture given: name one or more after the run")
     model, trained, _ = load_run(settings.run)
+    square = sees(trained)
+    model = Standardized(model) if isinstance(model, MatrixCapsNet) else model
     names = class_names(trained["data"])
     rows = [["file", "digits", *names]]
     for path in settings.images:
         try:
-            scores = read_digits(model, path, settings)
+            scores = read_digits(model, path, settings, square)
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
             continue

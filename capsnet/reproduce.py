@@ -11,7 +11,7 @@ import tyro
 
 from capsnet import figures, train
 from capsnet.data import has_files
-from capsnet.evaluate import table
+from capsnet.train import table
 from trainer import run_main, write_atomically
 
 

@@ -18,12 +18,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, lr_scheduler
+from torch.utils.tensorboard import SummaryWriter
 
+from capsnet import figures
 from capsnet.augment import Augmentation
 from capsnet.data import DataName, DigitBatches, Digits, load, split
-from capsnet.evaluate import build, report
-from capsnet.multidigit import compose, predict, set_scores
-from capsnet.networks import WIDTHS
+from capsnet.multidigit import COUNTS, compose, evaluate, predict, set_scores
+from capsnet.networks import WIDTHS, DigitCapsNet, PooledCNN
 from capsnet.routing import Routing
 from losses import capsule_margin
 from trainer import (
@@ -173,18 +174,64 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         progress = trainer.fit(validate, score)
         if not place.is_main:
             return {}
-        final = validation if settings.final == "validation" else load(settings.data, "test", settings.data_root)
-        return test(run, model, settings, progress, final, train.sha256())
+        return test(run, model, settings, progress, train.sha256())
 
 
-def test(
-    run: Run, model: nn.Module, settings: Settings, progress: Progress, final: Digits, data_sha256: str
-) -> dict[str, Any]:
+def build(settings: Mapping[str, Any]) -> nn.Module:
+    """The network of these settings (of the command line, or of a checkpoint)."""
+    shared = {key: settings[key] for key in ("widths", "batch_norm")}
+    if settings["model"] == "cnn":
+        return PooledCNN(**shared)
+    own = {key: settings[key] for key in ("routing", "num_iters", "squash_constant", "capsule_gain")}
+    return DigitCapsNet(**own, **shared)
+
+
+def test(run: Run, model: nn.Module, settings: Settings, progress: Progress, data_sha256: str) -> dict[str, Any]:
     """Load the best epoch, score it once on digits it never saw, write figures and metrics.json."""
     model.load_state_dict(load_checkpoint(run.best, type(model).__name__)["model"])
-    values = report(run.folder, model, settings.plain(), final, run.writer)
+    values = report(run.folder, model, settings.plain(), run.writer)
     best = {f"validation_{name}": value for name, value in progress.best["values"].items()}
     return run.finish({**values, **best, "best_epoch": progress.best["epoch"]}, data_sha256)
+
+
+def report(
+    folder: Path, model: nn.Module, settings: Mapping[str, Any], writer: SummaryWriter | None = None
+) -> dict[str, float]:
+    """Score the model on the digits that the settings keep for the end, print the table, write the figures."""
+    digits, bf16 = final_digits(settings), settings["precision"] == "bf16"
+    values = evaluate(model, digits, bf16)
+    print(table(values))
+    names = figures.class_names(settings["data"])
+    pairs = compose(digits, 2, "stacked")
+    pictures = {
+        "scores_by_count": figures.counts_figure({str(settings["model"]): values}),
+        "two_digits": figures.examples_figure(pairs, predict(model, pairs.images, bf16)),
+    }
+    if isinstance(model, DigitCapsNet):
+        pictures["couplings_one_digit"] = figures.coupling_figure(model, digits.images[0], names)
+        pictures["couplings_two_digits"] = figures.coupling_figure(model, pairs.images[0], names)
+    figures.write(folder / "figures", pictures, writer)
+    return values
+
+
+def final_digits(settings: Mapping[str, Any]) -> Digits:
+    """The test digits, or with ``final="validation"`` the validation part."""
+    root = Path(settings["data_root"])
+    if settings["final"] == "test":
+        return load(settings["data"], "test", root)
+    everything = load(settings["data"], "train", root)
+    return split(everything, round(settings["validation_share"] * len(everything)))[1]
+
+
+def table(values: Mapping[str, float]) -> str:
+    """The scores of `evaluate` as text."""
+    rows = [f"{'digits':>12} {'top n':>8} {'and > 0.5':>10}   (%)", f"{'single':>12} {values['single']:8.2f}"]
+    for layout in ("stacked", "row", "overlap"):
+        for count in COUNTS:
+            key = f"{layout}_{count}"
+            if f"{key}_top" in values:
+                rows.append(f"{f'{count} {layout}':>12} {values[f'{key}_top']:8.2f} {values[f'{key}_confident']:10.2f}")
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":

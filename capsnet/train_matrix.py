@@ -1,7 +1,7 @@
 r"""Matrix capsules with EM routing on MNIST and smallNORB (Hinton, Sabour & Frosst 2018).
 
     python -m capsnet.train_matrix --data mnist                                # A, B, C, D = 64, 8, 16, 16
-    python -m capsnet.train_matrix --data mnist --widths 32 8 8 8 --batch-size 64    # for a CPU
+    python -m capsnet.train_matrix --data mnist --widths 32 8 8 8              # less than half of the work
     python -m capsnet.train_matrix --data norb --data-root DATA                # smallNORB, whose files you provide
     python -m capsnet.train_matrix --data norb --viewpoints azimuth            # train on six azimuths, test on the rest
 
@@ -9,16 +9,17 @@ Results, minutes and hardware: HINTON.md. The spread loss's margin grows from 0.
 steps. The last epoch is the one that is tested, once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, lr_scheduler
+from torch.utils.tensorboard import SummaryWriter
 
-from capsnet import hinton_figures
+from capsnet import figures, hinton_figures
 from capsnet.data import Digits, load, split
 from capsnet.hinton_data import PlacedDigits, Placement, standardized
 from capsnet.matrix import MatrixCapsNet
@@ -28,6 +29,7 @@ from losses import spread
 from losses.capsule import spread_margin
 from trainer import (
     EpochBatches,
+    EpochDataset,
     Run,
     RunSettings,
     Trainer,
@@ -46,6 +48,10 @@ MatrixData = Literal["digits", "mnist", "fashion", "norb"]
 class Settings(RunSettings):
     """Train the network of matrix capsules with the spread loss."""
 
+    epochs: int = 12
+    """passes over the training data"""
+    batch_size: int = 32
+    """examples a step, over all processes together; the last, smaller batch of an epoch is left out"""
     data: MatrixData = "digits"
     """mnist and fashion are searched for, then fetched; digits comes with scikit-learn; norb: smallNORB, provided"""
     data_root: Path = Path("data")
@@ -60,7 +66,7 @@ class Settings(RunSettings):
     """A, B, C, D: channels, kinds of primary, first and second convolutional capsules"""
     num_iters: int = 2
     """M-steps of routing, in every layer"""
-    final_temperature: float = 2.0
+    final_temperature: float = 1.0
     """see MatrixCapsuleConv2d"""
     fused: bool = False
     """route by the Triton kernels; needs a GPU"""
@@ -78,6 +84,7 @@ class Settings(RunSettings):
         self.require(min(self.widths) >= 1, "widths", "four positive numbers")
         self.require(self.lr > 0, "lr", "positive")
         self.require(not self.fused or torch.cuda.is_available(), "fused", "left out: torch sees no GPU here")
+        self.require(not self.fused or self.device != "cpu", "fused", "left out with --device cpu")
         self.require(self.viewpoints == "all" or self.data == "norb", "viewpoints", "all, except for --data norb")
 
     @property
@@ -86,14 +93,6 @@ class Settings(RunSettings):
         widths = "-".join(map(str, self.widths))
         view = "" if self.viewpoints == "all" else f"-{self.viewpoints}"
         return f"matrix-{self.data}{view}-{widths}-it{self.num_iters}-seed{self.seed}"
-
-
-class Batches(Protocol):
-    """What serves images (B, C, H, W) and labels (B,)."""
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]: ...
-    def __len__(self) -> int: ...
-    def set_epoch(self, epoch: int) -> None: ...
 
 
 class SingleDigits:
@@ -114,43 +113,48 @@ class SingleDigits:
 
 
 @torch.no_grad()
-def errors(model: nn.Module, dataset: Batches) -> dict[str, float]:
+def errors(model: nn.Module, dataset: EpochDataset, bf16: bool) -> dict[str, float]:
     """Error in per cent, and the spread loss at its last margin."""
     device = next(model.parameters()).device
     wrong, loss = 0.0, 0.0
     for indices in torch.arange(len(dataset)).split(100):
         images, labels = dataset.__getitems__(indices.tolist())
-        scores = model(images.to(device)).cpu()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            scores = model(images.to(device)).cpu()
         wrong += float((scores.argmax(dim=1) != labels).sum())
         loss += float(spread(scores, labels, 0.9)) * len(labels)
     return {"loss": loss / len(dataset), "error": 100 * wrong / len(dataset)}
 
 
-def load_parts(settings: Settings) -> tuple[Batches, Batches, dict[str, Batches], str]:
-    """Training and validation images, the test sets by name, and a hash of the training images."""
-    if settings.data != "norb":
+def load_parts(settings: Settings) -> tuple[EpochDataset, EpochDataset, str]:
+    """Training and validation images, and a hash of the former."""
+    everything: Digits | Norb
+    if settings.data == "norb":
+        everything = load_norb("train", settings.data_root)
+        everything = everything[everything.familiar(settings.viewpoints).nonzero().flatten()]
+    else:
         everything = load(settings.data, "train", settings.data_root)
-        train, validation = split(everything, round(settings.validation_share * len(everything)))
-        train = train[: settings.train_images or None]
-        test = load(settings.data, "test", settings.data_root)
-        digits = SingleDigits(train, True, settings.seed), SingleDigits(validation, False)
-        return digits[0], digits[1], {"error": SingleDigits(test, False)}, train.sha256()
-    norb, test_norb = load_norb("train", settings.data_root), load_norb("test", settings.data_root)
-    familiar = norb[norb.familiar(settings.viewpoints).nonzero().flatten()]
-    order = torch.randperm(len(familiar), generator=torch.Generator().manual_seed(0))
-    held = round(settings.validation_share * len(familiar))
-    chosen: Norb = familiar[order[held:][: settings.train_images or None]]
-    known = test_norb.familiar(settings.viewpoints)
-    tests: dict[str, Batches] = {"error": NorbBatches(test_norb[known.nonzero().flatten()], False)}
-    if settings.viewpoints != "all":
-        tests["novel_error"] = NorbBatches(test_norb[(~known).nonzero().flatten()], False)
-    validation_part = NorbBatches(familiar[order[:held]], False)
-    return (
-        NorbBatches(chosen, True, settings.seed),
-        validation_part,
-        tests,
-        Digits(chosen.images, chosen.labels).sha256(),
-    )
+    train, validation = split(everything, round(settings.validation_share * len(everything)))
+    train = train[: settings.train_images or None]
+    return serve(train, True, settings.seed), serve(validation, False), Digits(train.images, train.labels).sha256()
+
+
+def serve(part: Digits | Norb, training: bool, seed: int = 0) -> EpochDataset:
+    """Batches of digits or of pairs of toys."""
+    return NorbBatches(part, training, seed) if isinstance(part, Norb) else SingleDigits(part, training, seed)
+
+
+def load_tests(settings: Mapping[str, Any]) -> dict[str, EpochDataset]:
+    """The test images by the name of their error: with viewpoints held out, the familiar and the novel ones."""
+    root = Path(settings["data_root"])
+    if settings["data"] != "norb":
+        return {"error": serve(load(settings["data"], "test", root), False)}
+    norb = load_norb("test", root)
+    known = norb.familiar(settings["viewpoints"])
+    tests = {"error": serve(norb[known.nonzero().flatten()], False)}
+    if not known.all():
+        tests["novel_error"] = serve(norb[(~known).nonzero().flatten()], False)
+    return tests
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -159,9 +163,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     with world(settings.device) as place:
         run = Run(settings, "capsnet", settings.run_name, place)
         seed_everything(settings.seed)
-        dataset, validation, tests, data_sha256 = load_parts(settings)
+        dataset, validation, data_sha256 = load_parts(settings)
         batches = EpochBatches(shuffled(len(dataset), settings.seed), settings.batch_size, place)
 
+        memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
         model = build(settings.plain()).to(place.device)
         if place.is_main:
             print(f"MatrixCapsNet: {sum(p.numel() for p in model.parameters()):,} parameters; {run.folder}")
@@ -172,15 +177,18 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         def loss_terms(model: nn.Module, batch: list[Tensor]) -> dict[str, Tensor]:
             images, labels = batch
             margin = spread_margin(trainer.progress.global_step, max(1, round(settings.margin_share * steps)))
-            scores = model(images)
+            scores = model(images.to(memory_format=memory_format))
             hits = (scores.argmax(dim=1) == labels).float().mean()
             return {"loss": spread(scores, labels, margin), "accuracy": 100 * hits, "margin": scores.new_tensor(margin)}
 
         trainer = Trainer(run, model, optimizer, scheduler, dataset, batches, loss_terms)
-        trainer.fit(lambda model: errors(model, validation), lambda values: (float(trainer.progress.epoch),))
+        trainer.fit(
+            lambda model: errors(model, validation, settings.precision == "bf16"),
+            lambda values: (float(trainer.progress.epoch),),  # the last epoch, whatever its values
+        )
         if not place.is_main:
             return {}
-        return test(run, model, tests, data_sha256)
+        return test(run, model, settings, data_sha256)
 
 
 def build(settings: dict[str, Any]) -> MatrixCapsNet:
@@ -190,18 +198,27 @@ def build(settings: dict[str, Any]) -> MatrixCapsNet:
     return MatrixCapsNet(*settings["widths"], num_classes=5 if norb else 10, in_channels=2 if norb else 1, **routing)
 
 
-def test(run: Run, model: MatrixCapsNet, tests: dict[str, Batches], data_sha256: str) -> dict[str, Any]:
+def test(run: Run, model: MatrixCapsNet, settings: Settings, data_sha256: str) -> dict[str, Any]:
     """Score the last epoch once on images it never saw, write figures and metrics.json."""
     checkpoint = load_checkpoint(run.best, "MatrixCapsNet")
     model.load_state_dict(checkpoint["model"])
-    model.eval()
-    values = {name: errors(model, dataset)["error"] for name, dataset in tests.items()}
-    print(", ".join(f"test {name} {value:.4f}" for name, value in values.items()))
-    some = list(range(min(300, len(tests["error"]))))
-    figures = hinton_figures.matrix_figures(model, *tests["error"].__getitems__(some))
-    hinton_figures.write(run.folder / "figures", figures, run.writer)
+    values = report(run.folder, model.eval(), settings.plain(), run.writer)
     validation = {f"validation_{name}": value for name, value in checkpoint["best"]["values"].items()}
     return run.finish({**values, **validation, "epoch": checkpoint["epoch"]}, data_sha256)
+
+
+def report(
+    folder: Path, model: MatrixCapsNet, settings: Mapping[str, Any], writer: SummaryWriter | None = None
+) -> dict[str, float]:
+    """Score the model, in evaluation mode, on its test images, print the errors, write the figures."""
+    tests = load_tests(settings)
+    bf16 = settings["precision"] == "bf16"
+    values = {name: errors(model, dataset, bf16)["error"] for name, dataset in tests.items()}
+    print(", ".join(f"test {name} {value:.4f}" for name, value in values.items()))
+    some = list(range(min(300, len(tests["error"]))))
+    pictures = hinton_figures.matrix_figures(model, *tests["error"].__getitems__(some))
+    figures.write(folder / "figures", pictures, writer)
+    return values
 
 
 if __name__ == "__main__":

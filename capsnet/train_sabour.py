@@ -10,15 +10,16 @@ test set, and nothing but the curve is read from the validation part.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, lr_scheduler
+from torch.utils.tensorboard import SummaryWriter
 
-from capsnet import hinton_figures
+from capsnet import figures, hinton_figures
 from capsnet.data import DataName, Digits, load, split
 from capsnet.hinton_data import AFFNIST_SIZE, PLACEMENTS, PlacedDigits, Placement, affine
 from capsnet.multidigit import set_scores
@@ -30,6 +31,7 @@ from trainer import (
     Run,
     RunSettings,
     Trainer,
+    UserError,
     load_checkpoint,
     parse,
     run_main,
@@ -52,7 +54,9 @@ class Settings(RunSettings):
     """Train CapsNet with reconstruction, or its control, on the paper's three tasks."""
 
     recipe: Literal["paper", "small"] = "paper"
-    """which defaults the other flags start from: the official code's, or a short schedule of the small network"""
+    """which defaults the other flags start from: the official code's (which goes on for 300,000 steps: --epochs 700),
+    or a short schedule of the small network
+    """
     task: Task = "mnist"
     """mnist: digits moved by up to 2 pixels; multimnist: two overlapping digits; affnist: digits anywhere on 40x40,
     tested on affine distortions never trained on
@@ -91,6 +95,13 @@ class Settings(RunSettings):
         self.require(self.num_iters >= 1, "num_iters", "at least 1")
         self.require(self.lr > 0, "lr", "positive")
         self.require(not self.fused or torch.cuda.is_available(), "fused", "left out: torch sees no GPU here")
+        self.require(not self.fused or self.device != "cpu", "fused", "left out with --device cpu")
+        plain = self.routing != "dynamic" or self.detach
+        self.require(not (self.fused and plain), "fused", "left out with --detach and with other routings than dynamic")
+        for field in fields(self):
+            fine = self.model == "capsnet" or getattr(self, field.name) == field.default
+            if field.name in ("routing", "num_iters", "detach", "decoder", "fused"):
+                self.require(fine, field.name, "left out with --model cnn")
 
     @property
     def run_name(self) -> str:
@@ -138,6 +149,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         train, validation = split(everything, round(settings.validation_share * len(everything)))
         train = train[: settings.train_images or None]
         placement = PLACEMENTS[settings.task]
+        for part, flag in ((train, "--train-images"), (validation, "--validation-share")):
+            if placement.count == 2 and len(part.labels.unique()) < 2:
+                raise UserError(f"{flag} leaves {len(part)} images of one class; pairs need two, so ask for more")
         dataset = PlacedDigits(train, placement, settings.seed)
         held_out = test_set(validation, settings.task)
         batches = EpochBatches(shuffled(len(train), settings.seed), settings.batch_size, place)
@@ -188,19 +202,26 @@ def test(run: Run, model: CapsNet | BaselineCNN, settings: Settings, data_sha256
     """Score the last epoch once on digits it never saw, write figures and metrics.json."""
     checkpoint = load_checkpoint(run.best, type(model).__name__)
     model.load_state_dict(checkpoint["model"])
-    model.eval()
-    bf16 = settings.precision == "bf16"
-    digits = load(settings.data, "test", settings.data_root)
-    held_out = test_set(digits, settings.task)
+    values = report(run.folder, model.eval(), settings.plain(), run.writer)
+    validation = {f"validation_{name}": value for name, value in checkpoint["best"]["values"].items()}
+    return run.finish({**values, **validation, "epoch": checkpoint["epoch"]}, data_sha256)
+
+
+def report(
+    folder: Path, model: CapsNet | BaselineCNN, settings: Mapping[str, Any], writer: SummaryWriter | None = None
+) -> dict[str, float]:
+    """Score the model, in evaluation mode, on the test digits of its task, print the errors, write the figures."""
+    bf16 = settings["precision"] == "bf16"
+    digits = load(settings["data"], "test", Path(settings["data_root"]))
+    held_out = test_set(digits, settings["task"])
     values = errors(model, held_out, bf16)
-    if settings.task == "affnist":
+    if settings["task"] == "affnist":
         moved = PlacedDigits(affine(digits), Placement(AFFNIST_SIZE, 0), fixed=True)
         values["affine_error"] = errors(model, moved, bf16)["error"]
     print(", ".join(f"test {name} {value:.4f}" for name, value in values.items()))
     if isinstance(model, CapsNet):
-        hinton_figures.write(run.folder / "figures", hinton_figures.capsnet_figures(model, held_out), run.writer)
-    validation = {f"validation_{name}": value for name, value in checkpoint["best"]["values"].items()}
-    return run.finish({**values, **validation, "epoch": checkpoint["epoch"]}, data_sha256)
+        figures.write(folder / "figures", hinton_figures.capsnet_figures(model, held_out), writer)
+    return values
 
 
 if __name__ == "__main__":

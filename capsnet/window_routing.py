@@ -7,8 +7,8 @@ whatever position (Hinton et al. 2018, section 4; most public versions let only 
 How it is fast. A vote is ``P_i W_ij``, 4x4 each; for one kind of child all votes are one matrix product
 ``(n, 16) x (16, C * 16)`` with the block-diagonal ``kron(I, W_ij)``. Beside each vote stand its squares, and then the
 three things EM asks of the votes are products with them: the sums of :math:`w V` and of :math:`w V^2` over a parent's
-children, and the scores, :math:`\langle V, M/\sigma^2 \rangle - \langle V^2, 1/2\sigma^2 \rangle`. Votes are counted from
-their plain mean over the children, so that votes which are large and agree keep their small variance in float32.
+children, and the scores, :math:`\langle V, M/\sigma^2 \rangle - \langle V^2, 1/2\sigma^2 \rangle`. Votes are counted
+from their plain mean over the children, so that large votes which agree keep their small variance in float32.
 
 How it is small. The forward pass works through a few images at a time and keeps nothing but its arguments; the backward
 pass makes their votes again. There every product asks for a rank-one gradient of each parent's votes; they are
@@ -304,7 +304,8 @@ class _Route(torch.autograd.Function):
             chunk, ledger = _Chunk(pose, blocks, windows, ctx.offsets), _Ledger()
             with torch.enable_grad():
                 small = [x.detach().requires_grad_() for x in (activation, beta_u, beta_a)]
-                outputs = _fit(chunk.votes, chunk.centre, *small, windows, schedule, ledger)
+                active, *betas = small
+                outputs = _fit(chunk.votes, chunk.centre, active, betas[0], betas[1], windows, schedule, ledger)
                 wanted = (g_mean.flatten(0, 1), g_active.flatten(0, 1))
                 grads = torch.autograd.grad(outputs, small, wanted)
             g_pose, g_blocks = chunk.backward(ledger.total())

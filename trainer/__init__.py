@@ -6,7 +6,7 @@ Data flow of a train script: settings -> seed -> data -> model -> loss terms -> 
 from trainer.checkpoint import load_checkpoint, load_weights, save_checkpoint, write_atomically
 from trainer.distributed import EpochBatches, World, shuffled, world
 from trainer.errors import UserError, run_main
-from trainer.loop import Interrupted, Progress, Trainer
+from trainer.loop import EpochDataset, Interrupted, Progress, Trainer
 from trainer.random_state import random_state, restore_random_state, seed_everything
 from trainer.report import environment, write_json
 from trainer.run import Run
@@ -14,6 +14,7 @@ from trainer.settings import RunSettings, parse
 
 __all__ = [
     "EpochBatches",
+    "EpochDataset",
     "Interrupted",
     "Progress",
     "Run",

@@ -51,7 +51,8 @@ class Run:
 
     def _prepare(self) -> None:
         if self.resumed is None:
-            for old in [self.last, self.best, self.folder / "metrics.json", *self.folder.glob("events.out.tfevents.*")]:
+            files = (f for pattern in ("events.out.tfevents.*", "figures/*.png") for f in self.folder.glob(pattern))
+            for old in [self.last, self.best, self.folder / "metrics.json", *files]:
                 old.unlink(missing_ok=True)
             write_json(self.folder / "settings.json", self.settings.plain())
         purge = self.resumed["global_step"] + 1 if self.resumed else None

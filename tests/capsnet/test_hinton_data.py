@@ -15,7 +15,6 @@ from capsnet.hinton_data import (
     Placement,
     _distort,
     affine,
-    frame_overlap,
     place,
     standardized,
 )
@@ -99,11 +98,13 @@ def test_partners_are_of_another_class_and_any_of_them(digits):
 def test_multimnist_frames_overlap_by_80_per_cent_on_average():
     """The exact mean of the published moves: along an axis two uniform -4..4 differ by 80/27, so (1 - 80/27/28)^2."""
     axis = torch.arange(-4, 5)
-    first, second = torch.cartesian_prod(axis, axis, axis, axis).unflatten(1, (2, 2)).unbind(1)
-    mean = frame_overlap(torch.stack([first, second], dim=1)).mean().item()
+    moves = torch.cartesian_prod(axis, axis).unsqueeze(1)  # (81, 1, 2)
+    placement = PLACEMENTS["multimnist"]
+    assert placement.shift == 4
+    frames = place(torch.ones(81, 1, 28, 28), moves, placement.size).flatten(1)
+    mean = (frames @ frames.T / 28**2).mean().item()  # over all pairs of moves
     assert mean == pytest.approx((1 - 80 / 27 / 28) ** 2, abs=1e-6)
     assert round(mean, 2) == 0.80
-    assert frame_overlap(torch.tensor([[[0, 0], [14, 0]], [[4, -4], [4, -4]]])).tolist() == [0.5, 1.0]
 
 
 def test_standardized_images_have_mean_0_and_variance_1_each():
@@ -168,9 +169,18 @@ def test_distortions_have_the_published_extremes():
     assert xs.max() - xs.min() + 1 == 2  # 1.6 pixels wide
 
 
-def test_affine_refuses_what_cannot_fit_and_keeps_black_images():
+def test_affine_keeps_the_middle_of_what_cannot_fit_and_black_images():
     black = data.Digits(torch.zeros(2, 28, 28, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
     assert affine(black).images.max() == 0
-    white = data.Digits(torch.full((1, 28, 28), 255, dtype=torch.uint8), torch.zeros(1, dtype=torch.long))
-    with pytest.raises(ValueError, match="wider than the canvas of 20 pixels"):
-        affine(white, size=20)
+    white = torch.full((100, 28, 28), 255, dtype=torch.uint8)
+    white[:, 13:15, 13:15] = 1  # all but black in the middle
+    for size in (20, 40):  # some of the images are wider than 40 pixels, all wider than 20
+        found = affine(data.Digits(white, torch.zeros(100, dtype=torch.long)), size=size).images
+        assert found.shape == (100, size, size)
+        dark = (found.float() < 200) & (found > 0)
+        seen = dark[:, 2:-2, 2:-2].flatten(1).any(dim=1)
+        assert seen.all()
+    assert (found.amax(dim=(1, 2)) == 255).all()
+    middle = affine(data.Digits(white, torch.zeros(100, dtype=torch.long)), size=20).images
+    rows = (middle < 200).float().mean(dim=(0, 2))  # where the dark middle is, over all images
+    assert abs(float((rows * torch.arange(20)).sum() / rows.sum()) - 9.5) < 0.5

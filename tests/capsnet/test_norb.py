@@ -29,7 +29,7 @@ def labels_of(part):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory, request):
-    """The test part with constant images, written as a sparse file; the training part is missing."""
+    """Labels and info of the test part, whose images one test adds; the training part is missing."""
     folder = tmp_path_factory.mktemp("norb")
     rows = labels_of("test")
     stem = norb.STEMS["test"]

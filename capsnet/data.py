@@ -75,6 +75,10 @@ class Digits:
     def __getitem__(self, index: Tensor | slice) -> "Digits":
         return Digits(self.images[index], self.labels[index])
 
+    def to(self, device: torch.device) -> "Digits":
+        """The same digits on another device."""
+        return Digits(self.images.to(device), self.labels.to(device))
+
     def sha256(self) -> str:
         """Hash of pixels and labels together, for metrics.json."""
         return hashlib.sha256(self.images.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()

@@ -51,7 +51,7 @@ class PlacedDigits(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     A list of indices gives a batch: images (B, 1, S, S) in [0, 1], labels (B, n), and each digit alone on its canvas
     (B, n, 1, S, S), which is what the decoder is to draw. The first digit is the index's own; its partner is any digit
-    of another class of the same set.
+    of another class of the same set. Batches are made and served on the device that holds the digits.
 
     Args:
         digits: the set.
@@ -78,13 +78,13 @@ class PlacedDigits(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.epoch = epoch
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         own = torch.arange(len(self))
+        members = own.unsqueeze(1)
         if self.placement.count == 2:
-            self.members = torch.stack([own, _partners(self.digits.labels, generator)], dim=1)  # (N, n)
-        else:
-            self.members = own.unsqueeze(1)
-        shape = (*self.members.shape, 2)
+            members = torch.stack([own, _partners(self.digits.labels.cpu(), generator)], dim=1)
         reach = self.placement.shift
-        self.moves = torch.randint(-reach, reach + 1, shape, generator=generator)  # (N, n, 2): down, across
+        moves = torch.randint(-reach, reach + 1, (*members.shape, 2), generator=generator)
+        self.members = members.to(self.digits.labels.device)  # (N, n)
+        self.moves = moves.to(self.digits.labels.device)  # (N, n, 2): down, across
 
     def __len__(self) -> int:
         return len(self.digits)
@@ -94,7 +94,7 @@ class PlacedDigits(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return images[0], labels[0], alone[0]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        index = torch.as_tensor(indices)
+        index = torch.as_tensor(indices, device=self.digits.labels.device)
         members = self.members[index]  # (B, n)
         alone = place(self.digits.images[members], self.moves[index], self.placement.size)  # (B, n, S, S)
         alone = alone.float().unsqueeze(2) / 255
@@ -107,15 +107,12 @@ def place(images: Tensor, moves: Tensor, size: int) -> Tensor:
     Shape: images (B, n, H, W), moves (B, n, 2) -> (B, n, size, size).
     """
     batch, count, height, width = images.shape
-    reach = int(moves.abs().max()) if moves.numel() else 0
-    top, left = (size - height) // 2, (size - width) // 2
-    pad = [left + reach, size - width - left + reach, top + reach, size - height - top + reach]
-    canvas = F.pad(images, pad)  # (B, n, size + 2 reach, size + 2 reach)
-    axis = torch.arange(size) + reach
-    rows = (axis - moves[..., :1]).unsqueeze(3)  # (B, n, size, 1)
-    columns = (axis - moves[..., 1:]).unsqueeze(2)  # (B, n, 1, size)
-    image, digit = torch.arange(batch).view(-1, 1, 1, 1), torch.arange(count).view(1, -1, 1, 1)
-    return canvas[image, digit, rows, columns]
+    image, digit, axis = (torch.arange(n, device=images.device) for n in (batch, count, size))
+    rows = (axis - (size - height) // 2 - moves[..., :1]).unsqueeze(3)  # (B, n, size, 1) of the images
+    columns = (axis - (size - width) // 2 - moves[..., 1:]).unsqueeze(2)  # (B, n, 1, size)
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)  # (B, n, size, size)
+    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    return images[image.view(-1, 1, 1, 1), digit.view(-1, 1, 1), rows, columns] * inside
 
 
 def standardized(images: Tensor) -> Tensor:

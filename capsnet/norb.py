@@ -56,6 +56,10 @@ class Norb:
     def __getitem__(self, index: Tensor | slice) -> "Norb":
         return Norb(self.images[index], self.labels[index], self.info[index])
 
+    def to(self, device: torch.device) -> "Norb":
+        """The same pairs on another device."""
+        return Norb(self.images.to(device), self.labels.to(device), self.info.to(device))
+
     def familiar(self, viewpoints: Viewpoints) -> Tensor:
         """(N,) whether the example is seen from a viewpoint that one trains on."""
         if viewpoints == "all":
@@ -146,7 +150,7 @@ class NorbBatches(Dataset[tuple[Tensor, Tensor]]):
     """Pairs as the paper shows them: 48x48, each image of mean 0 and variance 1, then a crop of 32x32.
 
     For training the crop is random, and so are brightness and contrast, drawn once an epoch from seed and epoch alone;
-    for testing the crop is the centre. A list of indices gives (B, 2, 32, 32), (B,).
+    for testing the crop is the centre. A list of indices gives (B, 2, 32, 32), (B,), on the device of the pairs.
 
     Args:
         norb: the pairs.
@@ -166,7 +170,7 @@ class NorbBatches(Dataset[tuple[Tensor, Tensor]]):
     def set_epoch(self, epoch: int) -> None:
         """Draw the epoch's crops, brightness and contrast."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-        self.draws = torch.rand(len(self), 4, generator=generator)
+        self.draws = torch.rand(len(self), 4, generator=generator).to(self.labels.device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -176,17 +180,18 @@ class NorbBatches(Dataset[tuple[Tensor, Tensor]]):
         return images[0], labels[0]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        index = torch.as_tensor(indices)
+        device = self.labels.device
+        index = torch.as_tensor(indices, device=device)
         images, free = self.images[index], self.images.shape[2] - self.crop
         if not self.training:
             start = free // 2
             return images[:, :, start : start + self.crop, start : start + self.crop], self.labels[index]
         down, across, bright, contrast = self.draws[index].unbind(1)
-        frame = torch.arange(self.crop)
+        frame = torch.arange(self.crop, device=device)
         rows = ((down * (free + 1)).long()[:, None] + frame)[:, None, :, None]
         columns = ((across * (free + 1)).long()[:, None] + frame)[:, None, None, :]
-        batch, eye = torch.arange(len(index))[:, None, None, None], torch.arange(2)[None, :, None, None]
-        images = images[batch, eye, rows, columns]
+        batch, eye = torch.arange(len(index), device=device), torch.arange(2, device=device)
+        images = images[batch[:, None, None, None], eye[:, None, None], rows, columns]
         # the paper gives no ranges: a quarter of a deviation, and half to one and a half times the contrast
         images = images * (0.5 + contrast)[:, None, None, None] + (0.5 * bright - 0.25)[:, None, None, None]
         return images, self.labels[index]

@@ -126,8 +126,8 @@ def errors(model: nn.Module, dataset: EpochDataset, bf16: bool) -> dict[str, flo
     return {"loss": loss / len(dataset), "error": 100 * wrong / len(dataset)}
 
 
-def load_parts(settings: Settings) -> tuple[EpochDataset, EpochDataset, str]:
-    """Training and validation images, and a hash of the former."""
+def load_parts(settings: Settings, home: torch.device) -> tuple[EpochDataset, EpochDataset, str]:
+    """Training images, served on the device ``home``, and validation images, and a hash of the former."""
     everything: Digits | Norb
     if settings.data == "norb":
         everything = load_norb("train", settings.data_root)
@@ -136,7 +136,8 @@ def load_parts(settings: Settings) -> tuple[EpochDataset, EpochDataset, str]:
         everything = load(settings.data, "train", settings.data_root)
     train, validation = split(everything, round(settings.validation_share * len(everything)))
     train = train[: settings.train_images or None]
-    return serve(train, True, settings.seed), serve(validation, False), Digits(train.images, train.labels).sha256()
+    data_sha256 = Digits(train.images, train.labels).sha256()
+    return serve(train.to(home), True, settings.seed), serve(validation, False), data_sha256
 
 
 def serve(part: Digits | Norb, training: bool, seed: int = 0) -> EpochDataset:
@@ -163,7 +164,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     with world(settings.device) as place:
         run = Run(settings, "capsnet", settings.run_name, place)
         seed_everything(settings.seed)
-        dataset, validation, data_sha256 = load_parts(settings)
+        home = torch.device("cpu") if settings.workers else place.device  # worker processes cannot serve from a GPU
+        dataset, validation, data_sha256 = load_parts(settings, home)
         batches = EpochBatches(shuffled(len(dataset), settings.seed), settings.batch_size, place)
 
         memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format

@@ -152,7 +152,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         for part, flag in ((train, "--train-images"), (validation, "--validation-share")):
             if placement.count == 2 and len(part.labels.unique()) < 2:
                 raise UserError(f"{flag} leaves {len(part)} images of one class; pairs need two, so ask for more")
-        dataset = PlacedDigits(train, placement, settings.seed)
+        home = torch.device("cpu") if settings.workers else place.device  # worker processes cannot serve from a GPU
+        dataset = PlacedDigits(train.to(home), placement, settings.seed)
         held_out = test_set(validation, settings.task)
         batches = EpochBatches(shuffled(len(train), settings.seed), settings.batch_size, place)
 

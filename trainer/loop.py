@@ -189,7 +189,7 @@ class Trainer:
             num_workers=self.settings.workers,
             # of its own: the loader would otherwise draw a seed for its workers from the global generator
             generator=torch.Generator().manual_seed(self.progress.epoch),
-            pin_memory=self.world.device.type == "cuda",
+            pin_memory=self.world.device.type == "cuda" and self.settings.workers > 0,
         )
 
     def _model_content(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from capsnet import data
 from capsnet.hinton_data import (
@@ -77,6 +78,16 @@ def test_every_epoch_is_another_draw_of_seed_and_epoch_alone(digits):
     moves = fixed.moves
     fixed.set_epoch(5)
     assert torch.equal(fixed.moves, moves)
+
+
+@pytest.mark.parametrize("name", ["mnist", "affnist"])
+def test_batches_are_made_where_the_digits_are(digits, name):
+    """On a GPU that is made up: torch follows shapes and devices, and refuses what lies on two of them."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        dataset = PlacedDigits(digits.to(torch.device("cuda")), PLACEMENTS[name])
+        dataset.set_epoch(1)
+        batch = dataset.__getitems__([3, 1, 2])
+    assert {tensor.device.type for tensor in batch} == {"cuda"}
 
 
 def test_partners_are_of_another_class_and_any_of_them(digits):

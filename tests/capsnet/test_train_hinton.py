@@ -194,11 +194,11 @@ def test_toys_from_familiar_and_novel_viewpoints(tmp_path, monkeypatch):
     settings = train_matrix.Settings(data="norb", viewpoints="azimuth")
     tests = train_matrix.load_tests(settings.plain())
     assert {name: len(part) for name, part in tests.items()} == {"error": 60, "novel_error": 120}
-    train, validation, _ = train_matrix.load_parts(settings)
+    train, validation, _ = train_matrix.load_parts(settings, torch.device("cpu"))
     assert (len(train), len(validation)) == (55, 5)  # of the 60 of VIEWPOINTS["azimuth"]
     assert len(VIEWPOINTS["azimuth"][1]) == 6
     with pytest.raises(UserError, match="--validation-share makes a validation part of 0 images"):
-        train_matrix.load_parts(train_matrix.Settings(data="norb", validation_share=1e-3))
+        train_matrix.load_parts(train_matrix.Settings(data="norb", validation_share=1e-3), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

@@ -273,9 +273,11 @@ def fused_route_windows(
 ) -> tuple[Tensor, Tensor]:
     """`capsnet.window_routing.route_windows`, the same arguments and numbers, without the votes."""
     tables = _tables(windows, weight.shape[0] == 1, offsets, poses)
-    batch, caps = len(poses), weight.shape[2]
-    mean = poses.new_zeros(batch, len(windows.index), caps, POSE)
-    precision, constant = torch.zeros_like(mean), mean[..., 0]
+    # any mean will do to begin with; near the votes, sums of their squares stay small (the plain form's centre)
+    near = torch.einsum("bkxz,skczy->bcxy", poses.mean(dim=1).unflatten(2, (4, 4)), weight).flatten(2)  # (B, C, 16)
+    near = near.detach() / (weight.shape[0] * weight.shape[1])
+    mean = near.unsqueeze(1).repeat(1, len(windows.index), 1, 1)
+    precision, constant = torch.zeros_like(mean), torch.zeros_like(mean[..., 0])
     for temperature in schedule:
         mass, first, second = _EMPass.apply(poses, activations, weight, mean, precision, constant, tables)
         whole = (mass + MASS_FLOOR).unsqueeze(3)

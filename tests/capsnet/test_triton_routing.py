@@ -20,4 +20,4 @@ def test_kernels_equal_the_plain_forms():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases)]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
-    assert "11 passed" in result.stdout
+    assert "12 passed" in result.stdout

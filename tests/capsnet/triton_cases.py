@@ -63,6 +63,18 @@ def check_em(windows, positions, weight, num_iters, offsets):
     compare(found, expected, leaves)
 
 
+def test_large_votes_that_agree_keep_their_small_variance():
+    weight = torch.eye(4) + 1e-3 * torch.randn(9, 2, 3, 4, 4)
+    [*tensors] = on_device(
+        30 + 0.05 * torch.randn(2, 9, 2, 16), torch.rand(2, 9, 2), weight, torch.zeros(3), torch.zeros(3)
+    )
+    windows, schedule = conv_windows(3, 3, 3, 1, DEVICE), [0.01, 0.02]
+    found = kernels.fused_route_windows(*tensors, windows, schedule)
+    exact = route_windows(*[x.double() for x in tensors], windows, schedule)
+    for a, b in zip(found, exact, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
+
+
 def test_degenerate_inputs():
     u, weight = on_device(torch.zeros(1, 3, 4), torch.zeros(3, 4, 2, 4))
     u.requires_grad_()

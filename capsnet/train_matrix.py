@@ -166,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         seed_everything(settings.seed)
         home = torch.device("cpu") if settings.workers else place.device  # worker processes cannot serve from a GPU
         dataset, validation, data_sha256 = load_parts(settings, home)
+        tests = load_tests(settings.plain())  # now: what is missing or damaged is said before hours of training
         batches = EpochBatches(shuffled(len(dataset), settings.seed), settings.batch_size, place)
 
         memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
@@ -190,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         )
         if not place.is_main:
             return {}
-        return test(run, model, settings, data_sha256)
+        return test(run, model, settings, tests, data_sha256)
 
 
 def build(settings: dict[str, Any]) -> MatrixCapsNet:
@@ -200,20 +201,28 @@ def build(settings: dict[str, Any]) -> MatrixCapsNet:
     return MatrixCapsNet(*settings["widths"], num_classes=5 if norb else 10, in_channels=2 if norb else 1, **routing)
 
 
-def test(run: Run, model: MatrixCapsNet, settings: Settings, data_sha256: str) -> dict[str, Any]:
+def test(
+    run: Run, model: MatrixCapsNet, settings: Settings, tests: Mapping[str, EpochDataset], data_sha256: str
+) -> dict[str, Any]:
     """Score the last epoch once on images it never saw, write figures and metrics.json."""
     checkpoint = load_checkpoint(run.best, "MatrixCapsNet")
     model.load_state_dict(checkpoint["model"])
-    values = report(run.folder, model.eval(), settings.plain(), run.writer)
+    values = report(run.folder, model.eval(), settings.plain(), run.writer, tests)
     validation = {f"validation_{name}": value for name, value in checkpoint["best"]["values"].items()}
     return run.finish({**values, **validation, "epoch": checkpoint["epoch"]}, data_sha256)
 
 
 def report(
-    folder: Path, model: MatrixCapsNet, settings: Mapping[str, Any], writer: SummaryWriter | None = None
+    folder: Path,
+    model: MatrixCapsNet,
+    settings: Mapping[str, Any],
+    writer: SummaryWriter | None = None,
+    tests: Mapping[str, EpochDataset] | None = None,
 ) -> dict[str, float]:
-    """Score the model, in evaluation mode, on its test images, print the errors, write the figures."""
-    tests = load_tests(settings)
+    """Score the model, in evaluation mode, on its test images (None: load them), print the errors, write the
+    figures.
+    """
+    tests = load_tests(settings) if tests is None else tests
     bf16 = settings["precision"] == "bf16"
     values = {name: errors(model, dataset, bf16)["error"] for name, dataset in tests.items()}
     print(", ".join(f"test {name} {value:.4f}" for name, value in values.items()))

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from trainer.keras_training import update_moments
+
 
 class RowAdagrad(Optimizer):
     r"""Adagrad with one accumulator a row where the gradient is sparse, Adam where it is dense.
@@ -55,13 +57,7 @@ class RowAdagrad(Optimizer):
 
     def _dense(self, parameter: torch.Tensor, lr: float, eps: float) -> None:
         state = self.state[parameter]
-        if not state:
-            state["step"] = 0
-            state["mean"] = torch.zeros_like(parameter)
-            state["square"] = torch.zeros_like(parameter)
-        state["step"] += 1
-        state["mean"].lerp_(parameter.grad, 0.1)
-        state["square"].mul_(0.999).addcmul_(parameter.grad, parameter.grad, value=0.001)
+        update_moments(state, parameter.grad, 0.9, 0.999)  # type: ignore[arg-type]
         mean = state["mean"] / (1 - 0.9 ** state["step"])
         square = state["square"] / (1 - 0.999 ** state["step"])
         parameter.addcdiv_(mean, square.sqrt().add_(eps), value=-lr)

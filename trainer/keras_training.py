@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class KerasAdam(torch.optim.Optimizer):
@@ -50,16 +50,21 @@ class KerasAdam(torch.optim.Optimizer):
                 if gradient.is_sparse:
                     raise ValueError("KerasAdam takes dense gradients; build the embedding with sparse=False")
                 state = self.state[parameter]
-                if not state:
-                    state["step"] = 0
-                    state["mean"] = torch.zeros_like(parameter)
-                    state["square"] = torch.zeros_like(parameter)
-                state["step"] += 1
-                state["mean"].lerp_(gradient, 1 - beta1)
-                state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+                update_moments(state, gradient, beta1, beta2)
                 rate = _rate(group["lr"], beta1, beta2, state["step"], parameter.dtype)
                 parameter.addcdiv_(state["mean"], state["square"].sqrt().add_(group["eps"]), value=-rate)
         return loss
+
+
+def update_moments(state: dict[str, Any], gradient: Tensor, beta1: float, beta2: float) -> None:
+    """Adam's ``step``, ``mean`` and ``square`` of a parameter (Kingma and Ba 2015, algorithm 1), begun at zero."""
+    if not state:
+        state["step"] = 0
+        state["mean"] = torch.zeros_like(gradient)
+        state["square"] = torch.zeros_like(gradient)
+    state["step"] += 1
+    state["mean"].lerp_(gradient, 1 - beta1)
+    state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
 
 
 def _rate(lr: float, beta1: float, beta2: float, step: int, dtype: torch.dtype) -> float:

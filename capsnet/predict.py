@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from capsnet.evaluate import load_run
 from capsnet.figures import class_names
-from capsnet.hinton_data import PLACEMENTS, standardized
+from capsnet.hinton_data import PLACEMENTS, place, standardized
 from capsnet.matrix import MatrixCapsNet
 from capsnet.multidigit import predict
 from trainer import UserError, run_main, write_atomically
@@ -81,10 +81,7 @@ def read_picture(path: Path, side: int = 28, ink: str = "auto", square: int = 0)
     if max(picture.shape) > square:
         found = f"{picture.shape[1]}x{picture.shape[0]}"
         raise UserError(f"{path}: {found} pixels, but the network sees {square}x{square}; try --short-side 28")
-    down, across = (square - picture.shape[0]) // 2, (square - picture.shape[1]) // 2
-    canvas = picture.new_zeros(square, square)
-    canvas[down : down + picture.shape[0], across : across + picture.shape[1]] = picture
-    return canvas
+    return place(picture[None, None], torch.zeros(1, 1, 2, dtype=torch.long), square)[0, 0]
 
 
 class Standardized(nn.Module):

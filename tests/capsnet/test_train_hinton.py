@@ -179,6 +179,18 @@ def test_predict_fits_pictures_to_the_network(run, matrix_run, tmp_path, capsys)
         predict.sees({"data": "norb"})
 
 
+def test_a_missing_test_part_is_said_before_training(tmp_path, monkeypatch, capsys):
+    def made(part, root):
+        if part == "test":
+            raise UserError("the testing part is missing")
+        return Norb(torch.zeros(90, 2, 96, 96, dtype=torch.uint8), torch.arange(90) % 5, torch.zeros(90, 4))
+
+    monkeypatch.setattr(train_matrix, "load_norb", made)
+    monkeypatch.setattr(train_matrix.Trainer, "fit", lambda *arguments: pytest.fail("trained"))
+    said = fails(train_matrix.main, [*MATRIX, "--data", "norb", "--out", str(tmp_path), "--name", "toys"], capsys)
+    assert "the testing part is missing" in said
+
+
 def test_toys_from_familiar_and_novel_viewpoints(tmp_path, monkeypatch):
     def made(part, root):
         generator = torch.Generator().manual_seed(len(part))

@@ -137,6 +137,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         train = train[: settings.train_images or None]
         dataset = DigitBatches(train, settings.augmentation or None, settings.seed)
         pairs = compose(validation, 2, "stacked")
+        final = final_digits(settings.plain())  # now: what is missing or damaged is said before the training
         batches = EpochBatches(shuffled(len(train), settings.seed), settings.batch_size, place)
 
         memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
@@ -174,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         progress = trainer.fit(validate, score)
         if not place.is_main:
             return {}
-        return test(run, model, settings, progress, train.sha256())
+        return test(run, model, settings, progress, final, train.sha256())
 
 
 def build(settings: Mapping[str, Any]) -> nn.Module:
@@ -186,19 +187,28 @@ def build(settings: Mapping[str, Any]) -> nn.Module:
     return DigitCapsNet(**own, **shared)
 
 
-def test(run: Run, model: nn.Module, settings: Settings, progress: Progress, data_sha256: str) -> dict[str, Any]:
+def test(
+    run: Run, model: nn.Module, settings: Settings, progress: Progress, digits: Digits, data_sha256: str
+) -> dict[str, Any]:
     """Load the best epoch, score it once on digits it never saw, write figures and metrics.json."""
     model.load_state_dict(load_checkpoint(run.best, type(model).__name__)["model"])
-    values = report(run.folder, model, settings.plain(), run.writer)
+    values = report(run.folder, model, settings.plain(), run.writer, digits)
     best = {f"validation_{name}": value for name, value in progress.best["values"].items()}
     return run.finish({**values, **best, "best_epoch": progress.best["epoch"]}, data_sha256)
 
 
 def report(
-    folder: Path, model: nn.Module, settings: Mapping[str, Any], writer: SummaryWriter | None = None
+    folder: Path,
+    model: nn.Module,
+    settings: Mapping[str, Any],
+    writer: SummaryWriter | None = None,
+    digits: Digits | None = None,
 ) -> dict[str, float]:
-    """Score the model on the digits that the settings keep for the end, print the table, write the figures."""
-    digits, bf16 = final_digits(settings), settings["precision"] == "bf16"
+    """Score the model on the digits kept for the end (None: those the settings keep), print the table, write the
+    figures.
+    """
+    digits = final_digits(settings) if digits is None else digits
+    bf16 = settings["precision"] == "bf16"
     values = evaluate(model, digits, bf16)
     print(table(values))
     names = figures.class_names(settings["data"])

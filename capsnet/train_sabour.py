@@ -155,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         home = torch.device("cpu") if settings.workers else place.device  # worker processes cannot serve from a GPU
         dataset = PlacedDigits(train.to(home), placement, settings.seed)
         held_out = test_set(validation, settings.task)
+        tests = load_tests(settings.plain())  # now: what is missing or damaged is said before hours of training
         batches = EpochBatches(shuffled(len(train), settings.seed), settings.batch_size, place)
 
         memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
@@ -180,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         )
         if not place.is_main:
             return {}
-        return test(run, model, settings, train.sha256())
+        return test(run, model, settings, tests, train.sha256())
 
 
 def make_scheduler(optimizer: Adam, settings: Settings, steps: int) -> lr_scheduler.LRScheduler:
@@ -199,29 +200,46 @@ def test_set(digits: Digits, task: Task) -> PlacedDigits:
     return PlacedDigits(digits, placement, TEST_SEED, fixed=True)
 
 
-def test(run: Run, model: CapsNet | BaselineCNN, settings: Settings, data_sha256: str) -> dict[str, Any]:
+def load_tests(settings: Mapping[str, Any]) -> dict[str, PlacedDigits]:
+    """The test digits by the name of their error: those of the task and, of affnist, the distorted ones."""
+    digits = load(settings["data"], "test", Path(settings["data_root"]))
+    tests = {"error": test_set(digits, settings["task"])}
+    if settings["task"] == "affnist":
+        tests["affine_error"] = PlacedDigits(affine(digits), Placement(AFFNIST_SIZE, 0), fixed=True)
+    return tests
+
+
+def test(
+    run: Run,
+    model: CapsNet | BaselineCNN,
+    settings: Settings,
+    tests: Mapping[str, PlacedDigits],
+    data_sha256: str,
+) -> dict[str, Any]:
     """Score the last epoch once on digits it never saw, write figures and metrics.json."""
     checkpoint = load_checkpoint(run.best, type(model).__name__)
     model.load_state_dict(checkpoint["model"])
-    values = report(run.folder, model.eval(), settings.plain(), run.writer)
+    values = report(run.folder, model.eval(), settings.plain(), run.writer, tests)
     validation = {f"validation_{name}": value for name, value in checkpoint["best"]["values"].items()}
     return run.finish({**values, **validation, "epoch": checkpoint["epoch"]}, data_sha256)
 
 
 def report(
-    folder: Path, model: CapsNet | BaselineCNN, settings: Mapping[str, Any], writer: SummaryWriter | None = None
+    folder: Path,
+    model: CapsNet | BaselineCNN,
+    settings: Mapping[str, Any],
+    writer: SummaryWriter | None = None,
+    tests: Mapping[str, PlacedDigits] | None = None,
 ) -> dict[str, float]:
-    """Score the model, in evaluation mode, on the test digits of its task, print the errors, write the figures."""
+    """Score the model, in evaluation mode, on its test digits (None: load them), print the errors, write the
+    figures.
+    """
+    tests = load_tests(settings) if tests is None else tests
     bf16 = settings["precision"] == "bf16"
-    digits = load(settings["data"], "test", Path(settings["data_root"]))
-    held_out = test_set(digits, settings["task"])
-    values = errors(model, held_out, bf16)
-    if settings["task"] == "affnist":
-        moved = PlacedDigits(affine(digits), Placement(AFFNIST_SIZE, 0), fixed=True)
-        values["affine_error"] = errors(model, moved, bf16)["error"]
+    values = {name: errors(model, dataset, bf16)["error"] for name, dataset in tests.items()}
     print(", ".join(f"test {name} {value:.4f}" for name, value in values.items()))
     if isinstance(model, CapsNet):
-        figures.write(folder / "figures", hinton_figures.capsnet_figures(model, held_out), writer)
+        figures.write(folder / "figures", hinton_figures.capsnet_figures(model, tests["error"]), writer)
     return values
 
 

@@ -143,6 +143,13 @@ def fused_route(u: Tensor, weight: Tensor, num_iters: int = 3, squash_constant: 
     return capsules[:, :outputs, :dims]
 
 
+def em_warps(rows: int) -> int:
+    """Warps of a program of EM whose child has so many parents: sixteen numbers of its votes a thread, up to eight
+    warps. With Triton's four the backward kernel spills where there are 512 (`benchmarks/kernel_resources.py`).
+    """
+    return min(max(rows // 32, 1), 8)
+
+
 def _missing(size: int) -> int:
     return triton.next_power_of_2(size) - size
 
@@ -246,7 +253,7 @@ class _EMPass(torch.autograd.Function):
         seen = tables[1].shape[1]
         sizes = (kinds, caps, positions, slots, seen, triton.next_power_of_2(seen * caps))
         sums = torch.zeros_like(constant), torch.zeros_like(mean), torch.zeros_like(mean)
-        _em_forward[(batch * positions, kinds)](*tensors, *sums, *sizes)
+        _em_forward[(batch * positions, kinds)](*tensors, *sums, *sizes, num_warps=em_warps(sizes[-1]))
         ctx.save_for_backward(*tensors)
         ctx.sizes = sizes
         return sums
@@ -257,7 +264,8 @@ class _EMPass(torch.autograd.Function):
         poses, activations, weight, _, _, _, mean, precision, constant = tensors
         own = [torch.zeros_like(x) for x in (poses, activations, weight, mean, precision, constant)]
         grid = (activations.shape[0] * activations.shape[1], activations.shape[2])
-        _em_backward[grid](*tensors, *[g.contiguous() for g in grads], *own, *ctx.sizes)
+        given = (g.contiguous() for g in grads)
+        _em_backward[grid](*tensors, *given, *own, *ctx.sizes, num_warps=em_warps(ctx.sizes[-1]))
         return *own, None
 
 

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from capsnet.augment import Augmentation, augment
 from capsnet.data import NUM_CLASSES, Digits
 
 ROTATION, SHEAR, SCALE = 20.0, 0.2, 0.2  # degrees; shift per unit of height; relative, each axis for itself
@@ -58,15 +59,25 @@ class PlacedDigits(Dataset[tuple[Tensor, Tensor, Tensor]]):
         placement: see `Placement`.
         seed: of moves and partners.
         fixed: the same draw in every epoch, for tests.
+        augmentation: how each digit is distorted before it is placed, by draws of its own; None: not at all. Its label
+            noise is not used.
 
     Raises:
         ValueError: two digits are asked for, but the set holds one class alone.
     """
 
-    def __init__(self, digits: Digits, placement: Placement, seed: int = 0, fixed: bool = False) -> None:
+    def __init__(
+        self,
+        digits: Digits,
+        placement: Placement,
+        seed: int = 0,
+        fixed: bool = False,
+        augmentation: Augmentation | None = None,
+    ) -> None:
         if placement.count == 2 and len(digits.labels.unique()) < 2:
             raise ValueError("pairs of different classes need digits of two classes at least")
         self.digits, self.placement, self.seed, self.fixed = digits, placement, seed, fixed
+        self.augmentation = augmentation
         self.epoch = -1
         self.set_epoch(0)
 
@@ -85,6 +96,9 @@ class PlacedDigits(Dataset[tuple[Tensor, Tensor, Tensor]]):
         moves = torch.randint(-reach, reach + 1, (*members.shape, 2), generator=generator)
         self.members = members.to(self.digits.labels.device)  # (N, n)
         self.moves = moves.to(self.digits.labels.device)  # (N, n, 2): down, across
+        if self.augmentation is not None:
+            draws = self.augmentation.draw(members.numel(), self.seed, epoch).unflatten(0, members.shape)
+            self.draws = draws.to(self.digits.labels.device)  # (N, n, NUM_DRAWS)
 
     def __len__(self) -> int:
         return len(self.digits)
@@ -96,8 +110,12 @@ class PlacedDigits(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         index = torch.as_tensor(indices, device=self.digits.labels.device)
         members = self.members[index]  # (B, n)
-        alone = place(self.digits.images[members], self.moves[index], self.placement.size)  # (B, n, S, S)
-        alone = alone.float().unsqueeze(2) / 255
+        images = self.digits.images[members].float() / 255  # (B, n, H, W)
+        if self.augmentation is not None:
+            each, draws = images.flatten(0, 1).unsqueeze(1), self.draws[index].flatten(0, 1)
+            labels = self.digits.labels[members].flatten()
+            images = augment(each, labels, self.augmentation, draws)[0].view_as(images)
+        alone = place(images, self.moves[index], self.placement.size).unsqueeze(2)  # (B, n, 1, S, S)
         return alone.sum(dim=1).clamp(max=1.0), self.digits.labels[members], alone
 
 

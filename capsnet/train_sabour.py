@@ -20,6 +20,7 @@ from torch.optim import Adam, lr_scheduler
 from torch.utils.tensorboard import SummaryWriter
 
 from capsnet import figures, hinton_figures
+from capsnet.augment import Augmentation
 from capsnet.data import DataName, Digits, load, split
 from capsnet.hinton_data import AFFNIST_SIZE, PLACEMENTS, PlacedDigits, Placement, affine
 from capsnet.multidigit import set_scores
@@ -83,6 +84,12 @@ class Settings(RunSettings):
     """draw the digit again from its capsule, as a second term of the loss"""
     fused: bool = False
     """route by the Triton kernels; needs a GPU"""
+    rotation: float = 0.0
+    """degrees: training digits are turned by up to so much either way before they are placed"""
+    scale: float = 0.0
+    """relative change of their size: 0.1 is 90 % to 110 %"""
+    shear: float = 0.0
+    """how far they lean, per unit of height"""
     lr: float = 1e-3
     """learning rate of Adam; the peak of a one-cycle schedule"""
     schedule: Literal["exponential", "one_cycle"] = "exponential"
@@ -94,6 +101,11 @@ class Settings(RunSettings):
         self.require(self.train_images >= 0, "train_images", "0 or more")
         self.require(self.num_iters >= 1, "num_iters", "at least 1")
         self.require(self.lr > 0, "lr", "positive")
+        for name in ("rotation", "scale", "shear"):
+            self.require(getattr(self, name) >= 0, name, "0 or more")
+            never = self.task != "affnist" or getattr(self, name) == 0
+            self.require(never, name, "0 with --task affnist, whose test is distortions never trained on")
+        self.require(self.scale < 1, "scale", "below 1")
         self.require(not self.fused or torch.cuda.is_available(), "fused", "left out: torch sees no GPU here")
         self.require(not self.fused or self.device != "cpu", "fused", "left out with --device cpu")
         plain = self.routing != "dynamic" or self.detach
@@ -153,7 +165,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             if placement.count == 2 and len(part.labels.unique()) < 2:
                 raise UserError(f"{flag} leaves {len(part)} images of one class; pairs need two, so ask for more")
         home = torch.device("cpu") if settings.workers else place.device  # worker processes cannot serve from a GPU
-        dataset = PlacedDigits(train.to(home), placement, settings.seed)
+        distortion = Augmentation(rotation=settings.rotation, scale=settings.scale, shear=settings.shear)
+        dataset = PlacedDigits(train.to(home), placement, settings.seed, augmentation=distortion or None)
         held_out = test_set(validation, settings.task)
         tests = load_tests(settings.plain())  # now: what is missing or damaged is said before hours of training
         batches = EpochBatches(shuffled(len(train), settings.seed), settings.batch_size, place)

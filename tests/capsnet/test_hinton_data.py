@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from capsnet import data
+from capsnet.augment import Augmentation, augment
 from capsnet.hinton_data import (
     AFFNIST_SIZE,
     PLACEMENTS,
@@ -80,11 +81,36 @@ def test_every_epoch_is_another_draw_of_seed_and_epoch_alone(digits):
     assert torch.equal(fixed.moves, moves)
 
 
+def test_digits_are_distorted_each_by_itself_and_then_placed(digits):
+    ranges = Augmentation(rotation=30, scale=0.2, shear=0.3)
+    placement = PLACEMENTS["multimnist"]
+    plain, distorted = (PlacedDigits(digits, placement, 1, augmentation=a) for a in (None, ranges))
+    images, labels, alone = distorted.__getitems__([3, 8])
+    assert torch.equal(labels, plain.__getitems__([3, 8])[1])
+    for row, index in enumerate([3, 8]):
+        for digit, member in enumerate(distorted.members[index].tolist()):
+            one = digits.images[member][None, None].float() / 255
+            turned = augment(one, labels[row, :1], ranges, distorted.draws[index, digit : digit + 1])[0]
+            assert not torch.equal(turned, one)
+            where = distorted.moves[index, digit][None, None]
+            expected = place(turned[:, 0, None], where, placement.size)[0]
+            torch.testing.assert_close(alone[row, digit], expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(images, alone.sum(dim=1).clamp(max=1))
+    assert torch.equal(distorted.moves, plain.moves)  # the moves are the same with and without
+    draws = distorted.draws
+    assert len(draws.flatten(0, 1).unique(dim=0)) == 2 * len(digits)
+    distorted.set_epoch(1)
+    assert not torch.equal(distorted.draws, draws)
+    distorted.set_epoch(0)
+    assert torch.equal(distorted.draws, draws)
+
+
 @pytest.mark.parametrize("name", ["mnist", "affnist"])
 def test_batches_are_made_where_the_digits_are(digits, name):
     """On a GPU that is made up: torch follows shapes and devices, and refuses what lies on two of them."""
     with FakeTensorMode(allow_non_fake_inputs=True):
-        dataset = PlacedDigits(digits.to(torch.device("cuda")), PLACEMENTS[name])
+        ranges = Augmentation(rotation=10, scale=0.1, shear=0.1)
+        dataset = PlacedDigits(digits.to(torch.device("cuda")), PLACEMENTS[name], augmentation=ranges)
         dataset.set_epoch(1)
         batch = dataset.__getitems__([3, 1, 2])
     assert {tensor.device.type for tensor in batch} == {"cuda"}

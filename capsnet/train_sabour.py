@@ -249,7 +249,8 @@ def report(
     """
     tests = load_tests(settings) if tests is None else tests
     bf16 = settings["precision"] == "bf16"
-    values = {name: errors(model, dataset, bf16)["error"] for name, dataset in tests.items()}
+    values = errors(model, tests["error"], bf16)
+    values |= {name: errors(model, tests[name], bf16)["error"] for name in tests if name != "error"}
     print(", ".join(f"test {name} {value:.4f}" for name, value in values.items()))
     if isinstance(model, CapsNet):
         figures.write(folder / "figures", hinton_figures.capsnet_figures(model, tests["error"]), writer)

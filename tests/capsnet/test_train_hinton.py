@@ -46,7 +46,7 @@ def fails(main, argv, capsys) -> str:
 
 def test_a_capsnet_run_leaves_everything(run):
     content = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    assert {"error", "validation_error", "epoch"} <= set(content["metrics"])
+    assert {"error", "loss", "validation_error", "epoch"} <= set(content["metrics"])
     assert content["metrics"]["epoch"] == 2  # the last, whatever the validation said
     assert content["settings"]["task"] == "multimnist"
     assert list(run.glob("events.out.tfevents.*"))

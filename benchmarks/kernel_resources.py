@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import triton
 import tyro
@@ -40,8 +40,8 @@ EM = {  # positions of parents that see a child, and those times the kinds of pa
 class Settings:
     """Compile the routing kernels for a GPU that need not be here."""
 
-    arch: int = 90
-    """compute capability, times ten"""
+    arch: Literal[80, 86, 89, 90] = 90
+    """compute capability, times ten; LLVM ends the process on those it does not know"""
     only: str = ""
     """just the rows with this in their name"""
 

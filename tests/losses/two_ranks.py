@@ -25,9 +25,13 @@ def head(dtype: torch.dtype, **options) -> MarginSoftmaxHead:
 
 
 def same(ours: torch.Tensor, whole: torch.Tensor, what: str) -> None:
-    """Equal to 1e-6 of the whole's norm in float32 (sums in another order), to 1e-12 in float64."""
+    """Equal to 1e-5 of the whole's norm in float32, to 1e-12 in float64.
+
+    The scale, 30 or 64, multiplies a cosine's rounding (6e-8) before the softmax: 2e-6 to 4e-6, more or less by
+    the machine's order of summation. That sharding is exact is what float64 shows.
+    """
     ours, whole = ours.detach(), whole.detach()
-    bound = {torch.float32: 1e-6, torch.float64: 1e-12}[whole.dtype] * whole.norm().item()
+    bound = {torch.float32: 1e-5, torch.float64: 1e-12}[whole.dtype] * whole.norm().item()
     error = (ours - whole).norm().item()
     assert ours.shape == whole.shape, what
     assert error <= bound, f"{what}: off by {error}, allowed {bound}"

@@ -166,6 +166,13 @@ class MatrixClassCapsules(_MatrixLayer):
         return votes.flatten(3), steps
 
 
+def covered(pixels: int) -> slice:
+    """The middle pixels that a 5x5 and a 3x3 window, both of stride 2, cover exactly: 4n + 5 of them."""
+    spare = (pixels - 5) % 4
+    first = (spare + 1) // 2  # of three, two: MNIST's digits are centred on pixel 14 of 28, right of the middle
+    return slice(first, first + pixels - spare)
+
+
 class MatrixCapsNet(nn.Module):
     """The paper's network: 5x5 convolution with stride 2 and ReLU to A channels; B kinds of primary capsules, whose
     poses are a linear map of the channels at their position and whose activations are its sigmoid; two convolutional
@@ -173,6 +180,9 @@ class MatrixCapsNet(nn.Module):
 
     For smallNORB's pairs of images, five classes: (64, 8, 16, 16) has 68,754 parameters (paper: 68 K), (32, 32, 32, 32)
     has 317,194 (paper: 310 K).
+
+    *Deviation:* strided windows without padding never see the last pixels, 3 of 28 rows and columns, which cuts more
+    than 2 % of the ink from every fifth digit of MNIST. As many are left out, but on both sides.
 
     Args:
         A, B, C, D: see above.
@@ -218,7 +228,7 @@ class MatrixCapsNet(nn.Module):
         if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < 17:
             expected = f"(B, {self.in_channels}, H, W) of at least 17x17 pixels"
             raise ValueError(f"MatrixCapsNet: expected images {expected}, got {tuple(x.shape)}")
-        maps = self.features(x)  # (B, A, H', W')
+        maps = self.features(x[..., covered(x.shape[2]), covered(x.shape[3])])  # (B, A, H', W')
         poses = self.primary_poses(maps).unflatten(1, (self.primary_caps, 4, 4)).permute(0, 4, 5, 1, 2, 3)
         activations = self.primary_activations(maps).sigmoid().permute(0, 2, 3, 1)
         return self.conv_caps2(*self.conv_caps1(poses, activations))

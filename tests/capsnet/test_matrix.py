@@ -254,6 +254,19 @@ def test_parameter_counts_of_the_paper():
     assert count(large) == pytest.approx(310_000, rel=0.025)  # and ten thousand
 
 
+@pytest.mark.parametrize("pixels", [17, 18, 19, 20, 28, 32])
+def test_what_the_windows_leave_out_is_left_out_on_both_sides(pixels):
+    images = torch.randn(4, 1, pixels, pixels, requires_grad=True)
+    MatrixCapsNet(16, 2, 3, 3)(images).square().sum().backward()
+    seen = images.grad.abs().sum(dim=(0, 1))
+    for sums in (seen.sum(0), seen.sum(1)):
+        places = sums.nonzero().flatten().tolist()
+        before, after = places[0], pixels - 1 - places[-1]
+        assert places == list(range(before, pixels - after))  # no gaps
+        assert before + after == (pixels - 1) % 4
+        assert 0 <= before - after <= 1
+
+
 @pytest.mark.parametrize("num_iters", [1, 3])
 def test_network_gradient_reaches_every_parameter(num_iters):
     model = MatrixCapsNet(6, 2, 3, 3, num_classes=4, in_channels=2, num_iters=num_iters)

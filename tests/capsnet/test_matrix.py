@@ -10,8 +10,9 @@ import torch
 
 from capsnet import em_routing
 from capsnet import window_routing as wr
+from capsnet.data import load
 from capsnet.em_routing import MASS_FLOOR, VARIANCE_FLOOR
-from capsnet.matrix import MatrixCapsNet, MatrixCapsuleConv2d, MatrixClassCapsules
+from capsnet.matrix import MatrixCapsNet, MatrixCapsuleConv2d, MatrixClassCapsules, covered
 from losses import spread
 
 
@@ -265,6 +266,19 @@ def test_what_the_windows_leave_out_is_left_out_on_both_sides(pixels):
         assert places == list(range(before, pixels - after))  # no gaps
         assert before + after == (pixels - 1) % 4
         assert 0 <= before - after <= 1
+
+
+def test_ink_of_mnist_that_the_windows_leave_out(data_root):
+    """Of the first 25 pixels, and of the middle ones, in every direction: HINTON.md's shares."""
+    digits = load("mnist", "train", data_root).images.squeeze(1).float()
+
+    def lost(seen: slice) -> torch.Tensor:
+        return 1 - digits[:, seen, seen].sum(dim=(1, 2)) / digits.sum(dim=(1, 2))
+
+    first, middle = lost(slice(0, 25)), lost(covered(28))
+    assert first.mean() == pytest.approx(0.0097, abs=1e-4)
+    assert (first > 0.02).float().mean() == pytest.approx(0.205, abs=1e-3)
+    assert middle.mean() == pytest.approx(0.0003, abs=1e-4)
 
 
 @pytest.mark.parametrize("num_iters", [1, 3])

@@ -29,8 +29,8 @@ class _MatrixLayer(nn.Module):
             raise ValueError(f"num_iters must be at least 1 (1 is the weighted mean), got {num_iters}")
         self.in_caps, self.out_caps, self.num_iters = in_caps, out_caps, num_iters
         self.final_temperature, self.fused = final_temperature, fused
-        # Near the identity: parents see much the same votes at first, and a child begins less decided (HINTON.md).
-        self.weight = nn.Parameter(0.2 * torch.randn(places, in_caps, out_caps, 4, 4) + torch.eye(4))
+        # Near the identity: parents see much the same votes at first, and a child begins undecided (HINTON.md).
+        self.weight = nn.Parameter(0.02 * torch.randn(places, in_caps, out_caps, 4, 4) + torch.eye(4))
         # A nat a number below the usual log sigma: to describe more votes is worth something from the beginning, and
         # beta_a is the price of it that leaves activations near a half.
         self.beta_u = nn.Parameter(torch.full((out_caps,), -0.06))

@@ -26,7 +26,7 @@ from trainer import UserError, run_main
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 INTEGERS = {"parent", "slot"}  # tables; every other pointer is to float32
 SCALARS = {"batch", "num_inputs", "num_outputs", "K", "C", "num_positions", "num_slots"}
-DYNAMIC = {"N": 8, "O": 16, "D": 16, "BI": kernels.BLOCK_INPUTS}
+DYNAMIC = {"N": 8, "O": 16, "D": 16, "BI": kernels.BLOCK_INPUTS, "IMAGES": kernels.IMAGES}
 EM = {  # positions of parents that see a child, and those times the kinds of parents, to a power of two
     "3x3, stride 2, to 16 kinds": {"Q": 4, "R": 64},
     "3x3, stride 1, to 16 kinds": {"Q": 9, "R": 256},
@@ -49,7 +49,8 @@ class Settings:
 def resources(kernel: Any, constants: Mapping[str, int], warps: int, arch: int) -> str:
     """Registers a thread, bytes a thread spills (stores, loads), bytes of shared memory a program."""
     signature = {name: _type(name, constants) for name in kernel.arg_names}
-    source = ASTSource(kernel, signature, {(kernel.arg_names.index(name),): value for name, value in constants.items()})
+    fixed = {(place,): constants[name] for place, name in enumerate(kernel.arg_names) if name in constants}
+    source = ASTSource(kernel, signature, fixed)
     compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.ptx")
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = tyro.cli(Settings, args=argv)
     if triton.knobs.runtime.interpret:
         raise UserError("TRITON_INTERPRET is set: the kernels would be interpreted, not compiled; unset it")
-    rows = [("dynamic", "1,152 inputs of 8 to 10 of 16", DYNAMIC, 4)]
+    rows = [("dynamic", "1,152 inputs of 8 to 10 of 16", DYNAMIC, kernels.DYNAMIC_WARPS)]
     rows += [("em", shape, constants, kernels.em_warps(constants["R"])) for shape, constants in EM.items()]
     print("| kernel | shape | warps | registers | spilled bytes (stores, loads) | shared bytes |")
     print("|---|---|---|---|---|---|")

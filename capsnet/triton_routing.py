@@ -2,14 +2,16 @@
 r"""Routing as one Triton kernel an iteration, forward and backward: votes, agreements and couplings are never stored.
 
 Both routings are a loop of *passes*: given what the outputs look like now, let every input choose among them and sum up
-what they are given. A pass reads the inputs and the matrices, makes the votes in registers, and writes sums the size
-of the outputs; its backward pass makes the votes again. What lies between two passes (squash; means, variances, costs)
-is small and stays in PyTorch, where autograd sees it.
+what they are given. A pass reads the inputs and the matrices and makes the votes in registers; its backward pass makes
+them again. What lies between two passes (squash; means, variances, costs) is small and stays in PyTorch, where autograd
+sees it.
 
 * Dynamic routing: the logits of iteration t are :math:`\langle \hat u_{ij}, \sum_{s<t} v_j^{(s)} \rangle`, for they
-  add up, so a pass needs the sum of the earlier outputs and no logits of its own.
+  add up, so a pass needs the sum of the earlier outputs and no logits of its own. A program holds the matrices of a few
+  inputs and goes through some images. What each few inputs give is written apart and summed afterwards, so that no
+  order of summation changes: a value for ``BLOCK_INPUTS`` votes.
 * EM: one program a child. It makes its votes for all parents of all positions that see it, so the softmax over parents
-  needs no second kernel; what the parents get of it is added atomically.
+  needs no second kernel; what the parents get of it is added atomically, in whatever order the programs end.
 
 The plain forms, `capsnet.routing.route` and `capsnet.window_routing.route_windows`, are the oracle of the tests, which
 run the kernels on a CPU through Triton's interpreter (TRITON_INTERPRET=1), and what networks built with ``fused=True``
@@ -34,17 +36,25 @@ from capsnet.routing import squash
 from capsnet.window_routing import POSE, Windows
 
 BLOCK_INPUTS = 4  # inputs a program of dynamic routing holds the matrices of
+IMAGES = 16  # that a program of its forward pass goes through: so many times fewer reads of the matrices
+DYNAMIC_WARPS = 8
 
 
 @triton.jit
-def _dynamic_votes(u, weight, b, rows, real, num_inputs, N: tl.constexpr, O: tl.constexpr, D: tl.constexpr):
-    """Votes (BI, O, D) of the inputs ``rows`` of image b, and what they were made of."""
+def _dynamic_matrices(weight, rows, real, N: tl.constexpr, O: tl.constexpr, D: tl.constexpr):
+    """Matrices (BI, N, O * D) of the inputs ``rows``, and where they stand."""
     numbers, width = tl.arange(0, N), tl.arange(0, O * D)
-    inputs = tl.load(u + (b * num_inputs + rows[:, None]) * N + numbers[None, :], mask=real[:, None], other=0.0)
     place = (rows[:, None, None] * N + numbers[None, :, None]) * (O * D) + width[None, None, :]
-    matrix = tl.load(weight + place, mask=real[:, None, None], other=0.0)  # (BI, N, O * D)
+    return tl.load(weight + place, mask=real[:, None, None], other=0.0), place
+
+
+@triton.jit
+def _dynamic_votes(u, matrix, b, rows, real, num_inputs, N: tl.constexpr, O: tl.constexpr, D: tl.constexpr):
+    """Inputs (BI, N) of image b, where they stand, and their votes (BI, O, D)."""
+    place = (b * num_inputs + rows[:, None]) * N + tl.arange(0, N)[None, :]
+    inputs = tl.load(u + place, mask=real[:, None], other=0.0)
     votes = tl.sum(inputs[:, :, None] * matrix, axis=1)
-    return inputs, matrix, tl.reshape(votes, [inputs.shape[0], O, D])
+    return inputs, place, tl.reshape(votes, [inputs.shape[0], O, D])
 
 
 @triton.jit
@@ -59,17 +69,19 @@ def _choose(votes, centre, num_outputs, O: tl.constexpr):
 @triton.jit
 def _dynamic_forward(
     u, weight, centres, sums, batch, num_inputs, num_outputs,
-    N: tl.constexpr, O: tl.constexpr, D: tl.constexpr, BI: tl.constexpr,
+    N: tl.constexpr, O: tl.constexpr, D: tl.constexpr, BI: tl.constexpr, IMAGES: tl.constexpr,
 ):  # fmt: skip
-    """sums[block, b] = what the block's inputs give each output; one program a block of inputs and image."""
-    block, b = tl.program_id(0), tl.program_id(1)
+    """sums[block, b] = what the block's inputs give each output; one program a block of inputs and some images."""
+    block, first = tl.program_id(0), tl.program_id(1) * IMAGES
     rows = block * BI + tl.arange(0, BI)
     real = rows < num_inputs
     tile = tl.arange(0, O)[:, None] * D + tl.arange(0, D)[None, :]
-    _, _, votes = _dynamic_votes(u, weight, b, rows, real, num_inputs, N, O, D)
-    coupling = _choose(votes, tl.load(centres + b * O * D + tile), num_outputs, O)
-    given = tl.sum(coupling[:, :, None] * votes, axis=0)
-    tl.store(sums + (block * batch + b) * O * D + tile, given)
+    matrix, _entries = _dynamic_matrices(weight, rows, real, N, O, D)
+    for b in range(first, tl.minimum(first + IMAGES, batch)):
+        _inputs, _place, votes = _dynamic_votes(u, matrix, b, rows, real, num_inputs, N, O, D)
+        coupling = _choose(votes, tl.load(centres + b * O * D + tile), num_outputs, O)
+        given = tl.sum(coupling[:, :, None] * votes, axis=0)
+        tl.store(sums + (block * batch + b) * O * D + tile, given)
 
 
 @triton.jit
@@ -82,10 +94,10 @@ def _dynamic_backward(
     rows = block * BI + tl.arange(0, BI)
     real = rows < num_inputs
     tile = tl.arange(0, O)[:, None] * D + tl.arange(0, D)[None, :]
-    numbers, width = tl.arange(0, N), tl.arange(0, O * D)
+    matrix, entries = _dynamic_matrices(weight, rows, real, N, O, D)
     total = tl.zeros([BI, N, O * D], dtype=tl.float32)
     for b in range(batch):
-        inputs, matrix, votes = _dynamic_votes(u, weight, b, rows, real, num_inputs, N, O, D)
+        inputs, place, votes = _dynamic_votes(u, matrix, b, rows, real, num_inputs, N, O, D)
         centre, g = tl.load(centres + b * O * D + tile), tl.load(grad + b * O * D + tile)
         coupling = _choose(votes, centre, num_outputs, O)
         g_coupling = tl.sum(votes * g[None, :, :], axis=2)
@@ -94,11 +106,9 @@ def _dynamic_backward(
         g_centre = tl.sum(tl.where(real[:, None, None], g_logits[:, :, None] * votes, 0.0), axis=0)
         tl.store(grad_centres + (block * batch + b) * O * D + tile, g_centre)
         g_flat = tl.reshape(g_votes, [BI, 1, O * D])
-        place = (b * num_inputs + rows[:, None]) * N + numbers[None, :]
         tl.store(grad_u + place, tl.sum(matrix * g_flat, axis=2), mask=real[:, None])
         total += inputs[:, :, None] * g_flat
-    place = (rows[:, None, None] * N + numbers[None, :, None]) * (O * D) + width[None, None, :]
-    tl.store(grad_weight + place, total, mask=real[:, None, None])
+    tl.store(grad_weight + entries, total, mask=real[:, None, None])
 
 
 class _DynamicPass(torch.autograd.Function):
@@ -114,7 +124,8 @@ class _DynamicPass(torch.autograd.Function):
         blocks = triton.cdiv(inputs, BLOCK_INPUTS)
         sums = u.new_empty(blocks, batch, outputs, dims)
         sizes = (batch, inputs, num_outputs, numbers, outputs, dims, BLOCK_INPUTS)
-        _dynamic_forward[(blocks, batch)](u, weight, centres, sums, *sizes)
+        grid = (blocks, triton.cdiv(batch, IMAGES))
+        _dynamic_forward[grid](u, weight, centres, sums, *sizes, IMAGES, num_warps=DYNAMIC_WARPS)
         ctx.save_for_backward(u, weight, centres)
         ctx.blocks, ctx.sizes = blocks, sizes
         return sums.sum(dim=0)
@@ -123,7 +134,8 @@ class _DynamicPass(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         u, weight, centres = ctx.saved_tensors
         grads = torch.empty_like(u), torch.empty_like(weight), u.new_empty(ctx.blocks, *centres.shape)
-        _dynamic_backward[(ctx.blocks,)](u, weight, centres, grad.contiguous(), *grads, *ctx.sizes)
+        tensors = (u, weight, centres, grad.contiguous(), *grads)
+        _dynamic_backward[(ctx.blocks,)](*tensors, *ctx.sizes, num_warps=DYNAMIC_WARPS)
         return grads[0], grads[1], grads[2].sum(dim=0), None
 
 
@@ -192,9 +204,9 @@ def _em_forward(
     share = tl.where(real, tl.exp(scores - tl.max(scores, axis=0)), 0.0)
     share = share / tl.maximum(tl.sum(share, axis=0), 1e-30)  # a child that no parent sees gives nothing
     given = share * tl.load(activations + (b * num_positions + p) * K + kind)
-    tl.atomic_add(mass + out, given, mask=real)
-    tl.atomic_add(first + at, given[:, None] * gap, mask=real[:, None])
-    tl.atomic_add(second + at, given[:, None] * gap * gap, mask=real[:, None])
+    tl.atomic_add(mass + out, given, mask=real, sem="relaxed")
+    tl.atomic_add(first + at, given[:, None] * gap, mask=real[:, None], sem="relaxed")
+    tl.atomic_add(second + at, given[:, None] * gap * gap, mask=real[:, None], sem="relaxed")
 
 
 @triton.jit
@@ -224,9 +236,9 @@ def _em_backward(
     g_share = active * g_given
     g_scores = share * (g_share - tl.sum(share * g_share, axis=0))
     g_gap = (active * share)[:, None] * (g1 + 2.0 * gap * g2) - gap * sharp * g_scores[:, None]
-    tl.atomic_add(g_constant + out, g_scores, mask=real)
-    tl.atomic_add(g_precision + at, -0.5 * gap * gap * g_scores[:, None], mask=some)
-    tl.atomic_add(g_mean + at, -g_gap, mask=some)
+    tl.atomic_add(g_constant + out, g_scores, mask=real, sem="relaxed")
+    tl.atomic_add(g_precision + at, -0.5 * gap * gap * g_scores[:, None], mask=some, sem="relaxed")
+    tl.atomic_add(g_mean + at, -g_gap, mask=some, sem="relaxed")
     quarter = tl.arange(0, 4)
     for k in tl.static_range(4):
         column = tl.load(pose + (d // 4) * 4 + k)
@@ -234,7 +246,7 @@ def _em_backward(
         along = tl.sum(tl.where(some, g_gap * matrix, 0.0), axis=0)  # (16): row x, column y
         tl.store(g_poses + child * 16 + quarter * 4 + k, tl.sum(tl.reshape(along, [4, 4]), axis=1))
         across = tl.sum(tl.reshape(g_gap * column[None, :], [R, 4, 4]), axis=1)  # (R, 4): column y
-        tl.atomic_add(g_weight + matrices[:, None] + k * 4 + quarter[None, :], across, mask=some)
+        tl.atomic_add(g_weight + matrices[:, None] + k * 4 + quarter[None, :], across, mask=some, sem="relaxed")
 
 
 class _EMPass(torch.autograd.Function):
@@ -281,10 +293,7 @@ def fused_route_windows(
 ) -> tuple[Tensor, Tensor]:
     """`capsnet.window_routing.route_windows`, the same arguments and numbers, without the votes."""
     tables = _tables(windows, weight.shape[0] == 1, offsets, poses)
-    # any mean will do to begin with; near the votes, sums of their squares stay small (the plain form's centre)
-    near = torch.einsum("bkxz,skczy->bcxy", poses.mean(dim=1).unflatten(2, (4, 4)), weight).flatten(2)  # (B, C, 16)
-    near = near.detach() / (weight.shape[0] * weight.shape[1])
-    mean = near.unsqueeze(1).repeat(1, len(windows.index), 1, 1)
+    mean = _plain_mean(poses, weight, windows, offsets)
     precision, constant = torch.zeros_like(mean), torch.zeros_like(mean[..., 0])
     for temperature in schedule:
         mass, first, second = _EMPass.apply(poses, activations, weight, mean, precision, constant, tables)
@@ -297,6 +306,18 @@ def fused_route_windows(
         logits = temperature * (beta_a - (beta_u + spread) * mass)
         mean, precision, constant = new, 1 / variance, F.logsigmoid(logits) - spread
     return mean, logits.sigmoid()
+
+
+@torch.no_grad()
+def _plain_mean(poses: Tensor, weight: Tensor, windows: Windows, offsets: Tensor | None) -> Tensor:
+    """Mean of the votes in each window, (B, L, C, 16): any mean will do to begin with, but near the votes the sums of
+    their squares stay small.
+    """
+    places, kinds = windows.index.shape[1], weight.shape[1]
+    seen = poses[:, windows.index].unflatten(4, (4, 4))  # (B, L, S, K, 4, 4)
+    everywhere = weight.expand(places, -1, -1, -1, -1)
+    mean = torch.einsum("blskxz,skczy->blcxy", seen, everywhere).flatten(3) / (places * kinds)
+    return mean if offsets is None else mean + offsets.mean(dim=0)
 
 
 def _tables(windows: Windows, shared: bool, offsets: Tensor | None, poses: Tensor) -> tuple[Tensor, Tensor, Tensor]:

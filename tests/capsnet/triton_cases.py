@@ -29,7 +29,7 @@ def compare(found, expected, leaves):
 
 @pytest.mark.parametrize(
     ("batch", "inputs", "numbers", "outputs", "dims", "num_iters"),
-    [(2, 6, 8, 10, 16, 3), (3, 5, 3, 3, 5, 2), (1, 1, 4, 1, 2, 3), (2, 9, 8, 4, 8, 1)],
+    [(2, 6, 8, 10, 16, 3), (3, 5, 3, 3, 5, 2), (1, 1, 4, 1, 2, 3), (kernels.IMAGES + 1, 9, 8, 4, 8, 1)],
 )
 def test_dynamic_routing(batch, inputs, numbers, outputs, dims, num_iters):
     u, weight = on_device(torch.randn(batch, inputs, numbers), torch.randn(inputs, numbers, outputs, dims))
@@ -75,6 +75,19 @@ def test_large_votes_that_agree_keep_their_small_variance():
         torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
 
 
+def test_windows_that_see_different_votes_keep_their_small_variance():
+    """Three windows, whose poses lie at 30, 0 and -30."""
+    weight = torch.eye(4) + 1e-3 * torch.randn(9, 2, 3, 4, 4)
+    where = 30 * torch.tensor([1.0, 0.0, -1.0]).repeat_interleave(3).repeat(3)
+    poses = where.view(1, 27, 1, 1) + 0.05 * torch.randn(2, 27, 2, 16)
+    [*tensors] = on_device(poses, torch.rand(2, 27, 2), weight, torch.zeros(3), torch.zeros(3))
+    windows, schedule = conv_windows(3, 9, 3, 3, DEVICE), [0.01, 0.02]
+    found = kernels.fused_route_windows(*tensors, windows, schedule)
+    exact = route_windows(*[x.double() for x in tensors], windows, schedule)
+    for a, b in zip(found, exact, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
+
+
 def test_degenerate_inputs():
     u, weight = on_device(torch.zeros(1, 3, 4), torch.zeros(3, 4, 2, 4))
     u.requires_grad_()
@@ -91,13 +104,25 @@ def test_degenerate_inputs():
     assert torch.isfinite(poses.grad).all()
 
 
-def test_networks_route_by_them():
+@pytest.mark.parametrize(
+    ("make", "kernel", "layers"),
+    [
+        (
+            lambda fused: CapsNet(3, image_shape=(1, 21, 21), network="small", decoder=False, fused=fused),
+            "fused_route",
+            1,
+        ),
+        (lambda fused: MatrixCapsNet(4, 1, 2, 2, fused=fused), "fused_route_windows", 3),
+    ],
+)
+def test_networks_route_by_them(make, kernel, layers, monkeypatch):
+    calls, function = [], getattr(kernels, kernel)
+    monkeypatch.setattr(kernels, kernel, lambda *args: calls.append(args) or function(*args))
     [images] = on_device(torch.rand(2, 1, 21, 21))
-    for make in (
-        lambda fused: CapsNet(3, image_shape=(1, 21, 21), network="small", decoder=False, fused=fused),
-        lambda fused: MatrixCapsNet(4, 1, 2, 2, fused=fused),
-    ):
-        plain, fused = make(False), make(True)
-        fused.load_state_dict(plain.state_dict())
-        plain, fused = plain.to(images.device).eval(), fused.to(images.device).eval()
-        torch.testing.assert_close(fused(images), plain(images), rtol=1e-4, atol=1e-5)
+    plain, fused = make(False), make(True)
+    fused.load_state_dict(plain.state_dict())
+    plain, fused = plain.to(images.device).eval(), fused.to(images.device).eval()
+    expected = plain(images)
+    assert not calls
+    torch.testing.assert_close(fused(images), expected, rtol=1e-4, atol=1e-5)
+    assert len(calls) == layers

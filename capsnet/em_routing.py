@@ -26,6 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from capsnet.routing import at_least_float32
+
 Version = Literal[1, 2, 3, 4]
 
 VARIANCE_FLOOR = 5e-4  # added to every variance, as in the official code: votes that agree wholly leave no infinity
@@ -122,8 +124,9 @@ def em_routing(
     if len(schedule) != num_iters:
         raise ValueError(f"em_routing: {len(schedule)} inverse temperatures for {num_iters} iterations")
     given, shape = votes.dtype, votes.shape[3:]
-    dtype = torch.promote_types(given, torch.float32)
-    votes, activations, beta_u, beta_a = (x.to(dtype) for x in (votes, activations, beta_u, beta_a))
+    votes = at_least_float32(votes)
+    dtype = votes.dtype
+    activations, beta_u, beta_a = (x.to(dtype) for x in (activations, beta_u, beta_a))
     votes = votes.flatten(3)  # (B, I, O, d)
     inputs = torch.ones_like(activations) if version < 3 else activations
     assignment = initial.to(dtype) if initial is not None else torch.full_like(votes[..., 0], 1 / votes.shape[2])

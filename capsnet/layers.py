@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from capsnet.routing import Routing, RoutingStep, Votes, check_routing, route_votes
+from capsnet.routing import Routing, RoutingStep, Votes, at_least_float32, check_routing, route_votes
 from capsnet.transforms import FullVotes, SharedVotes
 
 Transform = Literal["shared", "full", "factorized"]
@@ -88,17 +88,21 @@ class CapsuleLayer(nn.Module):
             raise ValueError(
                 f"CapsuleLayer: transform {self.transform!r} was built for {self.in_caps} inputs, got {u.shape[1]}"
             )
+        weight = at_least_float32(self.weight)
+        u = u.to(weight.dtype)
         if self.transform == "full":
-            return FullVotes(u, self.weight)
+            return FullVotes(u, weight)
         if self.transform == "factorized":
-            u = torch.einsum("bin,inm->bim", u, self.input_weight)
-        return SharedVotes(u, self.weight)
+            u = torch.einsum("bin,inm->bim", u, at_least_float32(self.input_weight))
+        return SharedVotes(u, weight)
 
     def forward(self, u: Tensor, trace: list[RoutingStep] | None = None) -> Tensor:
-        """Route; ``trace`` collects one `RoutingStep` an iteration. float32 also under autocast: routing is cheap."""
+        """Route; ``trace`` collects one `RoutingStep` an iteration. float32 also under autocast and of half precision
+        weights, for routing is cheap; the outputs are of the weights' precision.
+        """
         with torch.autocast(u.device.type, enabled=False):
-            u = u.to(self.weight.dtype)
-            return route_votes(self.votes(u), self.routing, self.num_iters, self.squash_constant, trace)
+            out = route_votes(self.votes(u), self.routing, self.num_iters, self.squash_constant, trace)
+            return out.to(self.weight.dtype)
 
     def extra_repr(self) -> str:
         return (

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnet.em_routing import EMStep, em_routing, inverse_temperatures
-from capsnet.routing import kernels_run_on
+from capsnet.routing import at_least_float32, kernels_run_on
 from capsnet.window_routing import POSE, Windows, conv_windows, route_windows, whole_map
 
 
@@ -31,8 +31,8 @@ class _MatrixLayer(nn.Module):
         self.final_temperature, self.fused = final_temperature, fused
         # Near the identity: parents see much the same votes at first, and a child begins undecided (HINTON.md).
         self.weight = nn.Parameter(0.02 * torch.randn(places, in_caps, out_caps, 4, 4) + torch.eye(4))
-        # A nat a number below the usual log sigma: to describe more votes is worth something from the beginning, and
-        # beta_a is the price of it that leaves activations near a half.
+        # A capsule whose log sigma lies below 0.06 gains by every vote that it describes, so that most do from the
+        # beginning; beta_a is the price of it that leaves activations near a half.
         self.beta_u = nn.Parameter(torch.full((out_caps,), -0.06))
         price = 0.5 * POSE * inverse_temperatures(num_iters, final_temperature)[-1]
         self.beta_a = nn.Parameter(torch.full((out_caps,), -price))
@@ -56,11 +56,9 @@ class _MatrixLayer(nn.Module):
         if self.fused and kernels_run_on(poses):
             from capsnet.triton_routing import fused_route_windows as function  # here: Triton is not everywhere
         with torch.autocast(poses.device.type, enabled=False):
-            dtype = torch.promote_types(self.weight.dtype, torch.float32)
-            weight, beta_u, beta_a = (x.to(dtype) for x in (self.weight, *self.betas(windows)))
-            flat = poses.to(dtype).flatten(1, 2).flatten(3)  # (B, HW, K, 16)
-            active = activations.to(dtype).flatten(1, 2)
-            offsets = None if offsets is None else offsets.to(dtype)
+            weight, beta_u, beta_a = (at_least_float32(x) for x in (self.weight, *self.betas(windows)))
+            flat = poses.to(weight.dtype).flatten(1, 2).flatten(3)  # (B, HW, K, 16)
+            active = activations.to(weight.dtype).flatten(1, 2)
             mean, active = function(flat, active, weight, beta_u, beta_a, windows, self.schedule(windows), offsets)
         return mean.unflatten(1, windows.size).unflatten(4, (4, 4)), active.unflatten(1, windows.size)
 
@@ -140,7 +138,7 @@ class MatrixClassCapsules(_MatrixLayer):
 
     def coordinates(self, height: int, width: int) -> Tensor:
         """(H * W, 16): what is added to the votes from each position."""
-        offsets = torch.zeros(height, width, 4, 4, device=self.weight.device, dtype=self.weight.dtype)
+        offsets = at_least_float32(self.weight).new_zeros(height, width, 4, 4)
         offsets[:, :, 0, 3] = ((torch.arange(height) + 0.5) / height).to(offsets).unsqueeze(1)
         offsets[:, :, 1, 3] = ((torch.arange(width) + 0.5) / width).to(offsets)
         return offsets.flatten(0, 1).flatten(1)
@@ -156,7 +154,8 @@ class MatrixClassCapsules(_MatrixLayer):
     def trace(self, poses: Tensor, activations: Tensor) -> tuple[Tensor, list[EMStep]]:
         """The explicit votes (B, I, O, 16) and what every iteration does with them, for pictures."""
         height, width = poses.shape[1:3]
-        votes = torch.einsum("bhwkxz,kozy->bhwkoxy", poses, self.weight[0]).flatten(5)
+        weight = at_least_float32(self.weight[0])
+        votes = torch.einsum("bhwkxz,kozy->bhwkoxy", poses.to(weight.dtype), weight).flatten(5)
         votes = votes.flatten(1, 2) + self.coordinates(height, width)[:, None, None]  # (B, HW, K, O, 16)
         votes = votes.flatten(1, 2).unflatten(3, (4, 4))
         steps: list[EMStep] = []

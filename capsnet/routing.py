@@ -117,14 +117,17 @@ def route(
         squash_constant: see `squash`.
         trace: a list to which one `RoutingStep` an iteration is appended.
 
-    Shape: (B, I, O, D) -> (B, O, D).
+    Shape: (B, I, O, D) -> (B, O, D). Half precision is computed in float32, also under autocast, and returned as it
+    came.
 
     Raises:
         ValueError: an unknown routing, ``num_iters`` below 1, or votes that are not 4-dimensional.
     """
     if u_hat.dim() != 4:
         raise ValueError(f"route: expected votes of shape (B, I, O, D), got {tuple(u_hat.shape)}")
-    return route_votes(ExplicitVotes(u_hat), routing, num_iters, squash_constant, trace)
+    with torch.autocast(u_hat.device.type, enabled=False):
+        votes = ExplicitVotes(at_least_float32(u_hat))
+        return route_votes(votes, routing, num_iters, squash_constant, trace).to(u_hat.dtype)
 
 
 def route_votes(
@@ -152,6 +155,11 @@ def route_votes(
         else:
             coupling = logits.softmax(dim=2)  # (B, I, O), sums to 1 over O
     return squash(s, squash_constant)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision as float32, anything else as it is: sums of squares of more than 256 overflow a half."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def kernels_run_on(x: Tensor) -> bool:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnet.layers import CapsuleLayer
-from capsnet.routing import Routing, RoutingStep, Votes, kernels_run_on, squash
+from capsnet.routing import Routing, RoutingStep, Votes, at_least_float32, kernels_run_on, squash
 from losses import capsule_margin
 
 Network = Literal["paper", "small"]
@@ -79,8 +79,7 @@ class PrimaryCapsules(nn.Module):
             shape = ", ".join(map(str, self.image_shape))
             raise ValueError(f"CapsNet: built for images (B, {shape}), got {tuple(x.shape)}")
         maps = self.primary(self.features(x))  # (B, types * N, H', W')
-        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
-        capsules = maps.permute(0, 2, 3, 1).reshape(len(x), -1, PRIMARY_DIM)  # (B, H' * W' * types, N)
+        capsules = at_least_float32(maps).permute(0, 2, 3, 1).reshape(len(x), -1, PRIMARY_DIM)  # (B, H' * W' * types, N)
         return squash(capsules, self.squash_constant)
 
 
@@ -122,7 +121,7 @@ class ClassCapsules(CapsuleLayer):
         from capsnet.triton_routing import fused_route  # here, for Triton is not everywhere
 
         with torch.autocast(u.device.type, enabled=False):
-            return fused_route(u, self.weight, self.num_iters, self.squash_constant)
+            return fused_route(u, self.weight, self.num_iters, self.squash_constant).to(self.weight.dtype)
 
 
 class Decoder(nn.Sequential):
@@ -151,7 +150,8 @@ class CapsNet(nn.Module):
     Args:
         num_classes: class capsules.
         image_shape: channels, height and width in pixels.
-        network: ``paper``, or ``small``: 161,664 parameters without the decoder, the scale of Efficient-CapsNet.
+        network: ``paper``, or ``small``: 161,664 parameters without the decoder at 28x28, the scale of
+            Efficient-CapsNet.
         out_dim: numbers of a class capsule.
         routing, num_iters, squash_constant: see `CapsuleLayer`; the paper's are ``dynamic``, 3 and 1.
         detach: let no gradient through the agreements; the official code lets it through all iterations.
@@ -217,7 +217,7 @@ class BaselineCNN(nn.Module):
 
     ``paper``: the paper's own, three 5x5 convolutions of 256, 256, 128 channels, dense 328, 192 with dropout: 35.4 M
     parameters at 28x28 (its count agrees when the convolutions keep the size of the image). ``small``: `SmallFeatures`,
-    mean over positions, dense 192: 157,386 parameters, as many as the small capsules.
+    mean over positions, dense 192: 157,386 parameters, about as many as the small capsules without their decoder.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class Settings(RunSettings):
     model: Literal["capsnet", "cnn"] = "capsnet"
     """CapsNet, or the convolutional control of the same scale"""
     network: Network = "paper"
-    """paper: 8.2 M parameters (control 35.4 M); small: 162 k without decoder (control 157 k)"""
+    """paper: 8.2 M parameters (control 35.4 M); small: 162 k without decoder (control 157 k); both at 28x28 pixels"""
     data: DataName = "digits"
     """mnist and fashion are searched for, then fetched; digits (8x8, enlarged) comes with scikit-learn"""
     data_root: Path = Path("data")

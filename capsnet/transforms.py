@@ -13,10 +13,25 @@ to stay in cache; what the products need in between is made again in the backwar
 Shapes: ``B`` batch, ``I`` input capsules, ``N`` input dimension, ``O`` output capsules, ``D`` output dimension.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def without_autocast(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """The backward pass of a `torch.autograd.Function`, in the precision of what it saved: whoever calls ``backward``
+    inside an autocast would else get products in half precision, of a forward pass that was not.
+    """
+
+    @wraps(backward)
+    def run(ctx: Any, *grads: Tensor) -> Any:
+        with torch.autocast(grads[0].device.type, enabled=False):
+            return backward(ctx, *grads)
+
+    return run
 
 
 class SharedVotes:
@@ -75,6 +90,7 @@ class _Combine(torch.autograd.Function):
         return torch.stack([_combine_class(u, w, c) for w, c in classes], dim=1)  # (B, O, D)
 
     @staticmethod
+    @without_autocast
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         u, weight, coupling = ctx.saved_tensors
         grad_u, grad_weight, grad_coupling = torch.zeros_like(u), torch.empty_like(weight), torch.empty_like(coupling)
@@ -97,6 +113,7 @@ class _Agree(torch.autograd.Function):
         return torch.stack([(u * _pull_class(w, v_j)).sum(dim=2) for w, v_j in classes], dim=2)  # (B, I, O)
 
     @staticmethod
+    @without_autocast
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         u, weight, v = ctx.saved_tensors
         grad_u, grad_weight, grad_v = torch.zeros_like(u), torch.empty_like(weight), torch.empty_like(v)

@@ -29,6 +29,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from capsnet.em_routing import MASS_FLOOR, VARIANCE_FLOOR
+from capsnet.transforms import without_autocast
 
 POSE = 16  # numbers of a 4x4 pose
 CHUNK_BYTES = 12 * 2**20  # of votes and squares made at a time: about what stays in a processor's caches
@@ -294,6 +295,7 @@ class _Route(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, grad_mean: Tensor, grad_active: Tensor) -> tuple[Any, ...]:
         poses, activations, weight, beta_u, beta_a = ctx.saved_tensors
         windows, schedule = ctx.windows, ctx.schedule

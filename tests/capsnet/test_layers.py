@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from capsnet import CapsuleLayer, route
+from capsnet.transforms import FullVotes
 
 ROUTINGS = ["dynamic", "fixed_point", "kmeans", "kmeans_hard"]
 TRANSFORMS = ["shared", "full", "factorized"]
@@ -103,6 +104,36 @@ def test_autocast_leaves_the_routing_in_float32():
         found = layer(u)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, layer(u))
+
+
+def test_backward_of_full_votes_inside_an_autocast_stays_in_float32():
+    """The forward pass was; torch's own products, of the other transforms, follow whoever calls backward."""
+    tensors = torch.randn(3, 9, 5), torch.randn(9, 5, 4, 6), torch.rand(3, 9, 4), torch.randn(3, 4, 6)
+    grads = []
+    for enabled in (False, True):
+        leaves = u, weight, coupling, v = [x.clone().requires_grad_() for x in tensors]
+        votes = FullVotes(u, weight)
+        loss = votes.combine(coupling).square().sum() + votes.agree(v).square().sum()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            grads.append(torch.autograd.grad(loss, leaves))
+    assert all(map(torch.equal, *grads))
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("routing", ROUTINGS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [0.0, 1.0, 300.0])
+def test_half_precision_weights(transform, routing, dtype, size):
+    """Squares of 300 overflow a float16, and so does the inverse of a vanishing norm."""
+    layer = make(transform, routing, dtype=torch.float32).to(dtype)
+    u = (size * torch.randn(3, 9, 5)).to(dtype).requires_grad_()
+    out = layer(u)
+    assert out.dtype == dtype
+    expected = layer.float()(u.detach().float())
+    torch.testing.assert_close(out.float(), expected, rtol=0.01, atol=0.01)
+    layer = layer.to(dtype)
+    layer(u).float().square().sum().backward()
+    assert all(torch.isfinite(x.grad).all() for x in (u, *layer.parameters()))
 
 
 def test_shared_transform_takes_any_number_of_inputs():

@@ -219,6 +219,18 @@ def test_large_votes_that_agree_keep_their_small_variance_in_float32():
             torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
 
 
+def test_backward_inside_an_autocast_leaves_the_routing_in_float32():
+    layer = MatrixCapsuleConv2d(3, 4, 3)
+    poses, activations = make(layer, 2, 5, 5, torch.float32)
+    grads = []
+    for enabled in (False, True):
+        leaf = poses.detach().clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            layer(leaf, activations)[0].square().sum().backward()
+        grads.append(leaf.grad)
+    assert torch.equal(*grads)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_network_of_half_precision_weights(dtype):
     model, images = MatrixCapsNet(8, 2, 3, 3), torch.randn(2, 1, 28, 28)
@@ -228,6 +240,8 @@ def test_a_network_of_half_precision_weights(dtype):
     torch.testing.assert_close(active, model(images), rtol=0, atol=0.05)  # weights of 8 bits are that far off
     active.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in half.parameters())
+    _, steps = half.classes.trace(*half.convolve(images.to(dtype)))  # what the pictures show
+    torch.testing.assert_close(steps[-1].activation, active, rtol=1e-3, atol=1e-4)
 
 
 def test_training_after_inference_at_the_same_size_and_no_images():

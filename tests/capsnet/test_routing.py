@@ -153,6 +153,8 @@ def test_half_precision_votes(dtype):
     u_hat = torch.randn(2, 30, 5, 8)
     found = route(u_hat.to(dtype), "kmeans").float()
     torch.testing.assert_close(found, route(u_hat, "kmeans"), atol=0.02, rtol=0)  # 8 bits of bfloat16
+    assert torch.isfinite(route(0 * u_hat.to(dtype), "kmeans")).all()
+    assert torch.isfinite(route(1000 * u_hat.to(dtype), "dynamic")).all()
 
 
 def test_ten_stacked_layers_stay_finite():

@@ -7,13 +7,13 @@ python -m capsnet.evaluate runs/capsnet/multimnist-mnist-small-dynamic3-seed0
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from torch import nn
 
 from capsnet import train, train_matrix, train_sabour
-from trainer import UserError, load_checkpoint, load_weights, run_main, write_json
+from trainer import UserError, load_checkpoint, load_weights, run_main, world, write_json
 
 # the script that trains a model; each has `build` and `report`
 SCRIPTS: dict[str, Any] = {
@@ -33,6 +33,8 @@ class Settings:
     """folder of the run, or a checkpoint in it"""
     data_root: Path | None = None
     """folder of the data; empty: the one the run was trained from"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the GPU where there is one"""
 
 
 def load_run(path: Path) -> tuple[nn.Module, dict[str, Any], Path]:
@@ -57,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     model, trained, folder = load_run(settings.run)
     if settings.data_root is not None:
         trained = {**trained, "data_root": str(settings.data_root)}
-    values = SCRIPTS[type(model).__name__].report(folder, model, trained)
+    with world(settings.device) as place:
+        values = SCRIPTS[type(model).__name__].report(folder, model.to(place.device), trained)
     print(f"figures: {folder / 'figures'}")
     write_json(folder / "evaluation.json", values)
     return values

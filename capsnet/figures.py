@@ -15,11 +15,11 @@ from capsnet.routing import RoutingStep
 from trainer import write_atomically
 
 
-def write(folder: Path, figures: Mapping[str, Figure], writer: SummaryWriter | None) -> None:
-    """Write each figure to ``folder/NAME.png`` and to TensorBoard."""
+def write(folder: Path, figures: Mapping[str, Figure], writer: SummaryWriter | None, step: int = 0) -> None:
+    """Write each figure to ``folder/NAME.png`` and, at the step of the weights it was made with, to TensorBoard."""
     for name, figure in figures.items():
         if writer is not None:
-            writer.add_figure(name, figure, close=False)
+            writer.add_figure(name, figure, step, close=False)
         write_atomically(folder / f"{name}.png", lambda file, f=figure: f.savefig(file, format="png", dpi=120))
 
 

@@ -1,6 +1,6 @@
 """Pictures of the two Hinton papers: what a capsule's numbers mean, what it draws, how routing decides.
 
-All of them are written as files and to TensorBoard by the train scripts and by `capsnet.evaluate`.
+The train scripts write them as files and to TensorBoard, `capsnet.evaluate` writes the files again.
 """
 
 from collections.abc import Sequence

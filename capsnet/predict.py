@@ -8,6 +8,7 @@ python -m capsnet.predict runs/capsnet/mnist-mnist-small-dynamic3-seed0 photo1.p
 
 import csv
 import io
+import struct
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ from capsnet.figures import class_names
 from capsnet.hinton_data import PLACEMENTS, place, standardized
 from capsnet.matrix import MatrixCapsNet
 from capsnet.multidigit import predict
-from trainer import UserError, run_main, write_atomically
+from trainer import UserError, run_main, world, write_atomically
+
+# what Pillow's readers let out on damaged files, beside OSError and ValueError
+DAMAGED = (SyntaxError, EOFError, IndexError, TypeError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Settings:
     """
     ink: Literal["auto", "bright", "dark"] = "auto"
     """whether digits are brighter or darker than their ground; auto: the rarer brightness is ink"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the GPU where there is one"""
 
 
 def read_picture(path: Path, side: int = 28, ink: str = "auto", square: int = 0) -> Tensor:
@@ -66,7 +72,7 @@ def read_picture(path: Path, side: int = 28, ink: str = "auto", square: int = 0)
             grey = picture.convert("L")
     except UnidentifiedImageError as error:
         raise UserError(f"{path}: not a picture that Pillow can read; expected PNG, JPEG or the like") from error
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, *DAMAGED, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if side:
         factor = side / (max(grey.size) if square else min(grey.size))
@@ -123,19 +129,23 @@ def main(argv: Sequence[str] | None = None) -> list[list[str]]:
     settings = tyro.cli(Settings, args=argv, prog="python -m capsnet.predict")
     if not settings.images:
         raise UserError("no picture given: name one or more after the run")
+    if settings.short_side < 0:
+        raise UserError(f"--short-side must be 0 or more, got {settings.short_side}")
     model, trained, _ = load_run(settings.run)
     square = sees(trained)
     model = Standardized(model) if isinstance(model, MatrixCapsNet) else model
     names = class_names(trained["data"])
     rows = [["file", "digits", *names]]
-    for path in settings.images:
-        try:
-            scores = read_digits(model, path, settings, square)
-        except UserError as error:
-            print(f"left out: {error}", file=sys.stderr)
-            continue
-        seen = [name for name, score in zip(names, scores, strict=True) if score > settings.threshold]
-        rows.append([str(path), " ".join(seen), *(f"{score:.4f}" for score in scores)])
+    with world(settings.device) as place:
+        model = model.to(place.device)
+        for path in settings.images:
+            try:
+                scores = read_digits(model, path, settings, square)
+            except UserError as error:
+                print(f"left out: {error}", file=sys.stderr)
+                continue
+            seen = [name for name, score in zip(names, scores, strict=True) if score > settings.threshold]
+            rows.append([str(path), " ".join(seen), *(f"{score:.4f}" for score in scores)])
     if len(rows) == 1:
         raise UserError("none of the pictures could be read")
     text = io.StringIO()

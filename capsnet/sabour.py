@@ -78,8 +78,8 @@ class PrimaryCapsules(nn.Module):
         if tuple(x.shape[1:]) != self.image_shape:
             shape = ", ".join(map(str, self.image_shape))
             raise ValueError(f"CapsNet: built for images (B, {shape}), got {tuple(x.shape)}")
-        maps = self.primary(self.features(x))  # (B, types * N, H', W')
-        capsules = at_least_float32(maps).permute(0, 2, 3, 1).reshape(len(x), -1, PRIMARY_DIM)  # (B, H' * W' * types, N)
+        maps = at_least_float32(self.primary(self.features(x)))  # (B, types * N, H', W')
+        capsules = maps.permute(0, 2, 3, 1).reshape(len(x), -1, PRIMARY_DIM)  # (B, H' * W' * types, N)
         return squash(capsules, self.squash_constant)
 
 

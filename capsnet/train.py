@@ -115,8 +115,7 @@ class Settings(RunSettings):
         self.require(self.train_images >= 0, "train_images", "0 or more")
         self.require(self.num_iters >= 1, "num_iters", "at least 1")
         self.require(len(self.widths) >= 2 and min(self.widths) >= 1, "widths", "two or more positive numbers")
-        self.require(self.lr > 0, "lr", "positive")
-        self.require(self.squash_constant > 0, "squash_constant", "positive")
+        self.require_positive("lr", "squash_constant")
 
     @property
     def run_name(self) -> str:
@@ -191,8 +190,9 @@ def test(
     run: Run, model: nn.Module, settings: Settings, progress: Progress, digits: Digits, data_sha256: str
 ) -> dict[str, Any]:
     """Load the best epoch, score it once on digits it never saw, write figures and metrics.json."""
-    model.load_state_dict(load_checkpoint(run.best, type(model).__name__)["model"])
-    values = report(run.folder, model, settings.plain(), run.writer, digits)
+    checkpoint = load_checkpoint(run.best, type(model).__name__)
+    model.load_state_dict(checkpoint["model"])
+    values = report(run.folder, model, settings.plain(), run.writer, digits, checkpoint["global_step"])
     best = {f"validation_{name}": value for name, value in progress.best["values"].items()}
     return run.finish({**values, **best, "best_epoch": progress.best["epoch"]}, data_sha256)
 
@@ -203,6 +203,7 @@ def report(
     settings: Mapping[str, Any],
     writer: SummaryWriter | None = None,
     digits: Digits | None = None,
+    step: int = 0,
 ) -> dict[str, float]:
     """Score the model on the digits kept for the end (None: those the settings keep), print the table, write the
     figures.
@@ -220,7 +221,7 @@ def report(
     if isinstance(model, DigitCapsNet):
         pictures["couplings_one_digit"] = figures.coupling_figure(model, digits.images[0], names)
         pictures["couplings_two_digits"] = figures.coupling_figure(model, pairs.images[0], names)
-    figures.write(folder / "figures", pictures, writer)
+    figures.write(folder / "figures", pictures, writer, step)
     return values
 
 

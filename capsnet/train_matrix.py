@@ -69,7 +69,7 @@ class Settings(RunSettings):
     final_temperature: float = 1.0
     """see MatrixCapsuleConv2d"""
     fused: bool = False
-    """route by the Triton kernels; needs a GPU"""
+    """route by the Triton kernels; needs a GPU, whose order of sums changes the last digits of a run from time to time"""
     lr: float = 1e-2
     """learning rate of Adam at its highest; a fifth of the run up along a line, then down along half a cosine"""
     margin_share: float = 0.8
@@ -82,7 +82,7 @@ class Settings(RunSettings):
         self.require(self.train_images >= 0, "train_images", "0 or more")
         self.require(self.num_iters >= 1, "num_iters", "at least 1")
         self.require(min(self.widths) >= 1, "widths", "four positive numbers")
-        self.require(self.lr > 0, "lr", "positive")
+        self.require_positive("lr", "final_temperature")
         self.require(not self.fused or torch.cuda.is_available(), "fused", "left out: torch sees no GPU here")
         self.require(not self.fused or self.device != "cpu", "fused", "left out with --device cpu")
         self.require(self.viewpoints == "all" or self.data == "norb", "viewpoints", "all, except for --data norb")
@@ -207,7 +207,7 @@ def test(
     """Score the last epoch once on images it never saw, write figures and metrics.json."""
     checkpoint = load_checkpoint(run.best, "MatrixCapsNet")
     model.load_state_dict(checkpoint["model"])
-    values = report(run.folder, model.eval(), settings.plain(), run.writer, tests)
+    values = report(run.folder, model.eval(), settings.plain(), run.writer, tests, checkpoint["global_step"])
     validation = {f"validation_{name}": value for name, value in checkpoint["best"]["values"].items()}
     return run.finish({**values, **validation, "epoch": checkpoint["epoch"]}, data_sha256)
 
@@ -218,6 +218,7 @@ def report(
     settings: Mapping[str, Any],
     writer: SummaryWriter | None = None,
     tests: Mapping[str, EpochDataset] | None = None,
+    step: int = 0,
 ) -> dict[str, float]:
     """Score the model, in evaluation mode, on its test images (None: load them), print the errors, write the
     figures.
@@ -228,7 +229,7 @@ def report(
     print(", ".join(f"test {name} {value:.4f}" for name, value in values.items()))
     some = list(range(min(300, len(tests["error"]))))
     pictures = hinton_figures.matrix_figures(model, *tests["error"].__getitems__(some))
-    figures.write(folder / "figures", pictures, writer)
+    figures.write(folder / "figures", pictures, writer, step)
     return values
 
 

@@ -100,7 +100,7 @@ class Settings(RunSettings):
         self.require(0 < self.validation_share < 1, "validation_share", "between 0 and 1")
         self.require(self.train_images >= 0, "train_images", "0 or more")
         self.require(self.num_iters >= 1, "num_iters", "at least 1")
-        self.require(self.lr > 0, "lr", "positive")
+        self.require_positive("lr")
         for name in ("rotation", "scale", "shear"):
             self.require(getattr(self, name) >= 0, name, "0 or more")
             never = self.task != "affnist" or getattr(self, name) == 0
@@ -232,7 +232,7 @@ def test(
     """Score the last epoch once on digits it never saw, write figures and metrics.json."""
     checkpoint = load_checkpoint(run.best, type(model).__name__)
     model.load_state_dict(checkpoint["model"])
-    values = report(run.folder, model.eval(), settings.plain(), run.writer, tests)
+    values = report(run.folder, model.eval(), settings.plain(), run.writer, tests, checkpoint["global_step"])
     validation = {f"validation_{name}": value for name, value in checkpoint["best"]["values"].items()}
     return run.finish({**values, **validation, "epoch": checkpoint["epoch"]}, data_sha256)
 
@@ -243,6 +243,7 @@ def report(
     settings: Mapping[str, Any],
     writer: SummaryWriter | None = None,
     tests: Mapping[str, PlacedDigits] | None = None,
+    step: int = 0,
 ) -> dict[str, float]:
     """Score the model, in evaluation mode, on its test digits (None: load them), print the errors, write the
     figures.
@@ -253,7 +254,7 @@ def report(
     values |= {name: errors(model, tests[name], bf16)["error"] for name in tests if name != "error"}
     print(", ".join(f"test {name} {value:.4f}" for name, value in values.items()))
     if isinstance(model, CapsNet):
-        figures.write(folder / "figures", hinton_figures.capsnet_figures(model, tests["error"]), writer)
+        figures.write(folder / "figures", hinton_figures.capsnet_figures(model, tests["error"]), writer, step)
     return values
 
 

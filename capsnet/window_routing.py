@@ -294,8 +294,8 @@ class _Route(torch.autograd.Function):
         return torch.cat(means), torch.cat(actives)
 
     @staticmethod
-    @once_differentiable
     @without_autocast
+    @once_differentiable
     def backward(ctx: Any, grad_mean: Tensor, grad_active: Tensor) -> tuple[Any, ...]:
         poses, activations, weight, beta_u, beta_a = ctx.saved_tensors
         windows, schedule = ctx.windows, ctx.schedule

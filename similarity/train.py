@@ -126,8 +126,7 @@ class Settings(RunSettings):
             self.require(0 < getattr(self, name) < 0.5, name, "between 0 and 0.5")
         for name in ("min_count", "sub_centers"):
             self.require(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("lr", "scale"):
-            self.require(getattr(self, name) > 0, name, "positive")
+        self.require_positive("lr", "scale")
         self.require(0 < self.sample_rate <= 1, "sample_rate", "above 0 and up to 1")
         self.require(0 < self.promised < 1, "promised", "between 0 and 1")
         self.require(self.chunk_size >= 0, "chunk_size", "0 or more")

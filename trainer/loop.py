@@ -92,7 +92,8 @@ class Trainer:
             score: values -> a tuple to maximise, compared left to right; the first of equal epochs stays.
 
         Raises:
-            UserError: a loss that is not finite (the step is named, the last checkpoint kept), a disk that is full.
+            UserError: a loss, or weights to be saved, that are not finite (the step is named, the last checkpoint
+                kept), a disk that is full.
             Interrupted: on Ctrl-C or SIGTERM, after writing last.pt.
         """
         with _stop_requested() as stop:
@@ -152,10 +153,7 @@ class Trainer:
         for (step, _), row in zip(self.pending, rows, strict=True):
             values = dict(zip(keys, row, strict=True))
             if not all(math.isfinite(value) for value in row):
-                kept = (
-                    f"{self.run.last} holds the last good state" if self.run.last.exists() else "nothing was saved yet"
-                )
-                raise UserError(f"the loss is not finite at step {step} ({values}); {kept}; try a smaller --lr")
+                raise self._diverged(f"the loss is not finite at step {step} ({values})")
             for key, value in values.items():
                 self.progress.sums[key] = self.progress.sums.get(key, 0.0) + value
             if step % SCALARS_EVERY == 0:
@@ -192,7 +190,14 @@ class Trainer:
             pin_memory=self.world.device.type == "cuda" and self.settings.workers > 0,
         )
 
+    def _diverged(self, what: str) -> UserError:
+        kept = f"{self.run.last} holds the last good state" if self.run.last.exists() else "nothing was saved yet"
+        return UserError(f"{what}; {kept}; try a smaller --lr")
+
     def _model_content(self) -> dict[str, Any]:
+        """The weights, for a checkpoint; the last step's are not behind any loss that was looked at."""
+        if not all(torch.isfinite(parameter).all() for parameter in self.model.parameters()):
+            raise self._diverged(f"the weights are not finite after step {self.progress.global_step}")
         return {"model_name": type(self.model).__name__, "model": self.model.state_dict()}
 
     def _save(self) -> None:

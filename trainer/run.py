@@ -26,8 +26,8 @@ class Run:
         world: only its main process writes.
 
     Raises:
-        UserError: the folder holds a run and neither ``--resume`` nor ``--overwrite`` was given, or ``--resume`` finds
-            none or one with other settings.
+        UserError: the folder holds a run and neither ``--resume`` nor ``--overwrite`` was given, ``--resume`` finds
+            none or one with other settings, or it is no folder that can be written to.
     """
 
     def __init__(self, settings: RunSettings, topic: str, name: str, world: World) -> None:
@@ -47,12 +47,16 @@ class Run:
             )
         self.writer: SummaryWriter | None = None
         if world.is_main:
-            self._prepare()
+            try:
+                self._prepare()
+            except OSError as error:
+                raise UserError(f"{self.folder}: cannot be written ({error}); choose another --out") from error
 
     def _prepare(self) -> None:
         if self.resumed is None:
             files = (f for pattern in ("events.out.tfevents.*", "figures/*.png") for f in self.folder.glob(pattern))
-            for old in [self.last, self.best, self.folder / "metrics.json", *files]:
+            results = (self.folder / name for name in ("metrics.json", "evaluation.json"))
+            for old in [self.last, self.best, *results, *files]:
                 old.unlink(missing_ok=True)
             write_json(self.folder / "settings.json", self.settings.plain())
         purge = self.resumed["global_step"] + 1 if self.resumed else None

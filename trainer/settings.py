@@ -1,6 +1,7 @@
 """Settings: one frozen dataclass a train script, turned into command-line flags by tyro."""
 
 import dataclasses
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,6 +60,11 @@ class RunSettings:
         if not fine:
             flag = "--" + field.replace("_", "-")
             raise UserError(f"{flag} must be {expected}, got {getattr(self, field)}")
+
+    def require_positive(self, *names: str) -> None:
+        """`require` that these are above 0 and finite."""
+        for name in names:
+            self.require(0 < getattr(self, name) < math.inf, name, "positive and finite")
 
     def plain(self) -> dict[str, Any]:
         """The settings as plain types, for JSON and checkpoints."""

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -185,14 +186,23 @@ def test_predict_leaves_out_what_is_no_picture(runs, pictures, tmp_path, capsys)
     text, tiny = tmp_path / "notes.png", tmp_path / "tiny.png"
     text.write_text("no picture", encoding="utf-8")
     Image.new("L", (40, 9)).save(tiny)
-    rows = predict.main([str(runs / "capsules"), str(text), str(pictures[0]), str(tmp_path / "none.png")])
+    broken = tmp_path / "broken.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 400), dtype=np.uint8)).save(broken)
+    content = broken.read_bytes()
+    second = content.index(b"IDAT", content.index(b"IDAT") + 4)
+    broken.write_bytes(content[:second] + b"\0\0\0\0" + content[second + 4 :])  # Pillow: SyntaxError
+    paths = [text, pictures[0], tmp_path / "none.png", broken]
+    rows = predict.main([str(runs / "capsules"), *map(str, paths)])
     assert len(rows) == 2
     said = capsys.readouterr().err
+    assert "broken.png: cannot be read (broken PNG file" in said
     assert "notes.png: not a picture that Pillow can read" in said
     assert "none.png: cannot be read" in said
     flags = [str(runs / "capsules"), str(tiny), "--short-side", "0"]
     said = fails(predict.main, flags, capsys)
     assert "tiny.png: 40x9 pixels, but the network needs at least 14" in said
     assert "none of the pictures could be read" in said
+    with pytest.raises(UserError, match="--short-side must be 0 or more, got -5"):
+        predict.main([str(runs / "capsules"), str(pictures[0]), "--short-side", "-5"])
     with pytest.raises(UserError, match="no picture given"):
         predict.main([str(runs / "capsules")])

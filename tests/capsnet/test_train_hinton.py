@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from capsnet import evaluate, predict, train, train_matrix, train_sabour
 from capsnet.data import load
@@ -32,6 +33,15 @@ def matrix_run(tmp_path_factory) -> Path:
     return folder / "capsnet" / "matrix"
 
 
+def pictures_in_tensorboard(folder: Path) -> set[str]:
+    """Their names; every one at the step of the weights that it was made with."""
+    events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
+    names = set(events.Tags()["images"])
+    step = load_checkpoint(folder / "best.pt")["global_step"]
+    assert all([image.step for image in events.Images(name)] == [step] for name in names)
+    return names
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(folder / "last.pt")["model"]
 
@@ -49,7 +59,7 @@ def test_a_capsnet_run_leaves_everything(run):
     assert {"error", "loss", "validation_error", "epoch"} <= set(content["metrics"])
     assert content["metrics"]["epoch"] == 2  # the last, whatever the validation said
     assert content["settings"]["task"] == "multimnist"
-    assert list(run.glob("events.out.tfevents.*"))
+    assert pictures_in_tensorboard(run) == {p.stem for p in (run / "figures").iterdir()}
     pictures = {p.stem for p in (run / "figures").iterdir()}
     assert {"couplings_by_iteration", "reconstructions"} <= pictures
     assert len(pictures) == 4
@@ -120,12 +130,14 @@ def test_errors_count_a_pair_as_right_when_both_are_found(tmp_path):
 def test_a_matrix_run_leaves_everything_repeats_and_replaces(matrix_run, tmp_path):
     metrics = json.loads((matrix_run / "metrics.json").read_text(encoding="utf-8"))["metrics"]
     assert {p.name for p in (matrix_run / "figures").iterdir()} == {"vote_distances.png", "poses.png"}
+    assert pictures_in_tensorboard(matrix_run) == {"vote_distances", "poses"}
     assert {"error", "validation_error", "validation_loss", "epoch"} == set(metrics)
     again = tmp_path / "capsnet" / "again"
     (again / "figures").mkdir(parents=True)
-    for name in ("last.pt", "figures/of_another_run.png"):
+    for name in ("last.pt", "evaluation.json", "figures/of_another_run.png"):
         (again / name).touch()
     train_matrix.main([*MATRIX, "--out", str(tmp_path), "--name", "again", "--overwrite"])
+    assert not (again / "evaluation.json").exists()
     assert not (again / "figures" / "of_another_run.png").exists()
     first, second = weights(matrix_run), weights(again)
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -223,6 +235,7 @@ def test_toys_from_familiar_and_novel_viewpoints(tmp_path, monkeypatch):
         (["--margin-share", "0"], "--margin-share must be above 0, at most 1, got 0"),
         (["--viewpoints", "azimuth"], "--viewpoints must be all"),
         (["--fused"], "--fused must be left out"),
+        (["--final-temperature", "-1"], "--final-temperature must be positive and"),
         (["--data", "norb"], "smallNORB is not fetched from here"),
         (["--validation-share", "1e-5"], "--validation-share makes a validation part of 0 images"),
     ],
@@ -238,7 +251,8 @@ def test_wrong_flags_of_matrix(argv, message, capsys, tmp_path, monkeypatch):
     [
         (["--task", "norb"], "affnist"),
         (["--num-iters", "0"], "--num-iters must be at least 1, got 0"),
-        (["--lr", "0"], "--lr must be positive, got 0"),
+        (["--lr", "0"], "--lr must be positive and finite, got 0"),
+        (["--lr", "inf"], "--lr must be positive and finite, got inf"),
         (["--rotation", "-1"], "--rotation must be 0 or more, got -1"),
         (["--scale", "1"], "--scale must be below 1, got 1"),
         (["--task", "affnist", "--shear", "0.1"], "--shear must be 0 with --task affnist"),

@@ -401,7 +401,7 @@ def fails(main, argv, capsys) -> str:
     [
         (["--loss", "hinge"], "simpler_a_softmax"),
         (["--margin", "wide"], "--margin"),
-        (["--scale", "0"], "--scale must be positive, got 0"),
+        (["--scale", "0"], "--scale must be positive and finite, got 0"),
         (["--validation-share", "0.7"], "--validation-share must be between 0 and 0.5"),
         (["--promised", "1"], "--promised must be between 0 and 1, got 1"),
         (["--sample-rate", "2"], "--sample-rate must be above 0 and up to 1"),

@@ -128,6 +128,25 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoint(
     assert all(torch.isfinite(v).all() for v in saved["model"].values())
 
 
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    """Those of the last step of all: no later loss shows them."""
+
+    def spoil(model):
+        with torch.no_grad():
+            model.linear.weight[0, 0] = float("nan")
+        return {"error": 1.0}
+
+    with pytest.raises(UserError, match=r"weights are not finite after step 5; nothing was saved yet.*--lr"):
+        train(tmp_path, validate=spoil)
+    assert not (tmp_path / "topic" / "name" / "best.pt").exists()
+
+
+def test_out_that_is_no_folder_is_said_in_a_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file.topic.name: cannot be written .*choose another --out"):
+        train(tmp_path / "file")
+
+
 def test_a_folder_in_use_is_not_overwritten_unasked(tmp_path):
     train(tmp_path)
     with pytest.raises(UserError, match="already holds a run: add --resume to continue it, --overwrite to replace it"):

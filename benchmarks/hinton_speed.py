@@ -4,8 +4,10 @@
     python benchmarks/hinton_speed.py --only matrix         # one of them
     python benchmarks/hinton_speed.py --device cuda         # with the fused kernels beside the plain forms
 
-Floor of CapsNet: its two convolutions alone, forward and backward, which are 98 % of its operations. Peak memory is
-what the process held at most, beyond what it held with torch imported.
+Floor of CapsNet: its two convolutions alone, forward and backward, which are 98 % of its operations. Floor of a
+routing: what it cannot but read and write, at the speed at which the same process copies a large tensor; the share of
+that speed stands in the last column. Peak memory is what the process held at most, beyond what it held with torch
+imported.
 """
 
 import statistics
@@ -21,14 +23,14 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from capsnet.em_routing import inverse_temperatures
-from capsnet.matrix import MatrixCapsNet
+from capsnet.matrix import MatrixCapsNet, MatrixCapsuleConv2d
 from capsnet.sabour import CapsNet, capsnet_loss
-from capsnet.window_routing import conv_windows, route_windows
 from trainer import UserError, run_main
 
-CASES = ("floor", "floor bf16", "capsnet", "capsnet bf16", "small", "small bf16", "matrix", "matrix wide")
-CUDA_CASES = ("dynamic plain", "dynamic fused", "em plain", "em fused")
+NETWORKS = ("floor", "floor bf16", "capsnet", "capsnet bf16", "small", "small bf16", "matrix", "matrix wide")
+CASES = (*NETWORKS, "dynamic plain", "em plain")
+CUDA_CASES = ("dynamic fused", "em fused")
+IMAGES = 128  # a call, of the routings
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,7 @@ class Settings:
 
 
 def make(case: str, device: str) -> tuple[Callable[[], Tensor], int]:
-    """A function that runs forward and returns a loss, and the images a call."""
-    torch.manual_seed(0)
+    """A function that runs forward of a network and returns a loss, and the images a call."""
     bf16 = case.endswith("bf16")
     kind = case.removesuffix(" bf16")
     if kind in ("floor", "capsnet", "small"):
@@ -66,37 +67,60 @@ def make(case: str, device: str) -> tuple[Callable[[], Tensor], int]:
                 return capsnet_loss(lengths, labels, drawn, images.unsqueeze(1))["loss"]
 
         return capsnet, 64
-    if kind in ("matrix", "matrix wide"):
-        widths = (64, 8, 16, 16) if kind == "matrix" else (32, 32, 32, 32)
-        model, images = MatrixCapsNet(*widths).to(device), torch.rand(32, 1, 32, 32, device=device)
-        return lambda: model(images).sum(), 32
-    return make_routing(kind), 128
+    widths = (64, 8, 16, 16) if kind == "matrix" else (32, 32, 32, 32)
+    model, images = MatrixCapsNet(*widths).to(device), torch.rand(32, 1, 32, 32, device=device)
+    return lambda: model(images).sum(), 32
 
 
-def make_routing(kind: str) -> Callable[[], Tensor]:
-    """The routing of CapsNet, or of the first capsule layer of (64, 8, 16, 16), 128 images, on the GPU."""
-    from capsnet.triton_routing import fused_route, fused_route_windows
+def make_routing(case: str, device: str) -> tuple[Callable[[], Tensor], int, int]:
+    """The routing of CapsNet, or of the first capsule layer of (64, 8, 16, 16) on 32x32 pixels, three iterations and
+    two: its forward pass, images a call, and the bytes that forward and backward cannot do without.
+    """
+    fused = case.endswith("fused")
 
     def leaf(*shape: int) -> Tensor:
-        return torch.randn(*shape, device="cuda", requires_grad=True)
+        return torch.rand(*shape, device=device).requires_grad_()
 
-    if kind.startswith("dynamic"):
-        model = CapsNet().cuda().classes
-        u, fused = leaf(128, 1152, 8), kind.endswith("fused")
-        return lambda: (fused_route(u, model.weight) if fused else model(u)).sum()
-    route = fused_route_windows if kind.endswith("fused") else route_windows
-    windows = conv_windows(14, 14, 3, 2, torch.device("cuda"))
-    tensors = leaf(128, 196, 8, 16), torch.rand(128, 196, 8, device="cuda"), leaf(9, 8, 16, 4, 4), leaf(16), leaf(16)
-    schedule = inverse_temperatures(2)
-    return lambda: sum(x.sum() for x in route(*tensors, windows, schedule))  # type: ignore[return-value]
+    if case.startswith("dynamic"):
+        layer: nn.Module = CapsNet(decoder=False, fused=fused).classes
+        inputs, outputs = [leaf(IMAGES, 1152, 8)], IMAGES * 10 * 16
+    else:
+        layer = MatrixCapsuleConv2d(8, 16, 3, 2, num_iters=2, fused=fused)
+        inputs, outputs = [leaf(IMAGES, 13, 13, 8, 4, 4), leaf(IMAGES, 13, 13, 8)], IMAGES * 36 * 16 * 17
+    layer.to(device)
+    read = sum(x.numel() for x in (*inputs, *layer.parameters()))
+
+    def call() -> Tensor:
+        found = layer(*inputs)
+        return found.sum() if isinstance(found, Tensor) else found[0].sum() + found[1].sum()
+
+    # what is read by both passes, and its gradients; outputs and their gradients
+    return call, IMAGES, 4 * (3 * read + 2 * outputs)
+
+
+def copy_speed(device: str) -> float:
+    """Bytes a second that a copy of a quarter of a gigabyte reads and writes, the best of five."""
+    source, target = torch.ones(2, 2**26, device=device)
+    seconds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        target.copy_(source)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begin)
+    return 2 * source.nbytes / min(seconds)
 
 
 def measure(settings: Settings) -> None:
     """Print the best and the median seconds of forward and backward, and the peak memory in MiB."""
     torch.set_num_threads(settings.threads)
     cuda = settings.device == "cuda"
+    torch.manual_seed(0)
     before = high_water()
-    call, images = make(settings.case, settings.device)
+    if settings.case in NETWORKS:
+        (call, images), needed = make(settings.case, settings.device), 0
+    else:
+        call, images, needed = make_routing(settings.case, settings.device)
     seconds = []
     for _ in range(settings.repeats + 1):
         begin = time.perf_counter()
@@ -105,7 +129,8 @@ def measure(settings: Settings) -> None:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begin)
     peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else high_water() - before
-    print(images, min(seconds[1:]), statistics.median(seconds[1:]), peak)
+    share = 100 * needed / min(seconds[1:]) / copy_speed(settings.device) if needed else 0
+    print(images, min(seconds[1:]), statistics.median(seconds[1:]), peak, share)
 
 
 def high_water() -> float:
@@ -122,6 +147,8 @@ def main() -> None:
         return
     every = CASES + (CUDA_CASES if settings.device == "cuda" else ())
     cases = [name for name in every if name.startswith(settings.only)]
+    if settings.repeats < 1:
+        raise UserError(f"--repeats must be at least 1, got {settings.repeats}")
     if not cases:
         raise UserError(f"--only {settings.only}: no case begins so; there are {', '.join(every)}")
     if settings.device == "cuda" and not torch.cuda.is_available():
@@ -129,17 +156,17 @@ def main() -> None:
     print(
         f"{settings.threads} thread(s), {settings.device}; forward and backward, best and median of {settings.repeats}"
     )
-    print("| case | images | best ms | images/s | median images/s | peak MiB |")
-    print("|---|---|---|---|---|---|")
+    print("| case | images | best ms | images/s | median images/s | peak MiB | % of the memory's speed |")
+    print("|---|---|---|---|---|---|---|")
     for case in cases:
         flags = ["--case", case, "--repeats", str(settings.repeats), "--threads", str(settings.threads)]
         command = [sys.executable, __file__, *flags, "--device", settings.device]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
             raise UserError(f"{case}: {(result.stderr.splitlines() or ['ended without a word'])[-1]}")
-        images, best, median, peak = map(float, result.stdout.split())
+        images, best, median, peak, share = map(float, result.stdout.split())
         cells = [case, f"{images:.0f}", f"{1e3 * best:.0f}", f"{images / best:.1f}", f"{images / median:.1f}"]
-        print("| " + " | ".join([*cells, f"{peak:.0f}"]) + " |", flush=True)
+        print("| " + " | ".join([*cells, f"{peak:.0f}", f"{share:.2g}" if share else ""]) + " |", flush=True)
 
 
 if __name__ == "__main__":

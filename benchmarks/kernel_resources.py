@@ -9,19 +9,25 @@ of the addresses; a launch that finds them aligned compiles anew and may take a 
 
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import triton
 import tyro
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
-from capsnet import triton_routing as kernels
 from trainer import UserError, run_main
+
+try:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from capsnet import triton_routing as kernels
+except ImportError as error:
+    sys.exit(f"error: {error}; the kernels need Triton, which comes with torch on Linux")
 
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 INTEGERS = {"parent", "slot"}  # tables; every other pointer is to float32
@@ -75,17 +81,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = tyro.cli(Settings, args=argv)
     if triton.knobs.runtime.interpret:
         raise UserError("TRITON_INTERPRET is set: the kernels would be interpreted, not compiled; unset it")
-    rows = [("dynamic", "1,152 inputs of 8 to 10 of 16", DYNAMIC, kernels.DYNAMIC_WARPS)]
-    rows += [("em", shape, constants, kernels.em_warps(constants["R"])) for shape, constants in EM.items()]
+    layers = [("dynamic", "1,152 inputs of 8 to 10 of 16", DYNAMIC, kernels.DYNAMIC_WARPS)]
+    layers += [("em", shape, constants, kernels.em_warps(constants["R"])) for shape, constants in EM.items()]
+    rows = [(f"{layer[0]} {direction}", direction, layer) for layer in layers for direction in ("forward", "backward")]
+    rows = [row for row in rows if settings.only in row[0]]
+    if not rows:
+        raise UserError(
+            f"--only {settings.only}: no row has this in its name; there are dynamic and em, forward and backward"
+        )
     print("| kernel | shape | warps | registers | spilled bytes (stores, loads) | shared bytes |")
     print("|---|---|---|---|---|---|")
-    for routing, shape, constants, warps in rows:
-        for direction in ("forward", "backward"):
-            name = f"{routing} {direction}"
-            if settings.only in name:
-                kernel = getattr(kernels, f"_{routing}_{direction}")
-                found = resources(kernel, constants, warps, settings.arch)
-                print(f"| {name} | {shape} | {warps} | {found} |", flush=True)
+    for name, direction, (routing, shape, constants, warps) in rows:
+        found = resources(getattr(kernels, f"_{routing}_{direction}"), constants, warps, settings.arch)
+        print(f"| {name} | {shape} | {warps} | {found} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from capsnet.matrix import MatrixCapsNet
 from capsnet.schedules import one_cycle
 from losses import spread
 from losses.capsule import spread_margin
-from trainer import EpochBatches, World, run_main, seed_everything, shuffled
+from trainer import EpochBatches, UserError, World, run_main, seed_everything, shuffled
 
 VALIDATION = 2000
 LAYERS = ("conv_caps1", "conv_caps2", "classes")
@@ -49,7 +49,7 @@ def draw_matrices(model: MatrixCapsNet, identity: float, noise: float) -> None:
 
 
 @torch.no_grad()
-def official_betas(model: MatrixCapsNet) -> None:
+def costly_betas(model: MatrixCapsNet) -> None:
     """Every description costs: beta_u of a capsule above the usual log sigma, beta_a 0."""
     for name in LAYERS:
         getattr(model, name).beta_u.fill_(0.94)
@@ -65,7 +65,7 @@ def small_poses(model: MatrixCapsNet) -> None:
 def plain_beginning(model: MatrixCapsNet) -> None:
     """All of the above: what a reader of the paper would write."""
     draw_matrices(model, 0, 1)
-    official_betas(model)
+    costly_betas(model)
     small_poses(model)
 
 
@@ -96,7 +96,7 @@ ROWS: dict[str, Row] = {
     "identity and noise of 0.05": Row(begin=lambda model: draw_matrices(model, 1, 0.05)),
     "identity and noise of 0.2": Row(begin=lambda model: draw_matrices(model, 1, 0.2)),
     "identity and noise of 0.5": Row(begin=lambda model: draw_matrices(model, 1, 0.5)),
-    "beta_u 0.94, beta_a 0": Row(begin=official_betas),
+    "beta_u 0.94, beta_a 0": Row(begin=costly_betas),
     "primary poses a fifth": Row(begin=small_poses),
     "normal matrices, these betas, small poses": Row(begin=plain_beginning),
     "the same, pixels from 0 to 1": Row(begin=plain_beginning, raw=True),
@@ -144,12 +144,17 @@ def error(row: Row, settings: train_matrix.Settings, train: Digits, validation: 
 
 def main(argv: Sequence[str] | None = None) -> None:
     settings = tyro.cli(Settings, args=argv)
+    rows = {name: row for name, row in ROWS.items() if settings.only in name}
+    if not rows:
+        raise UserError(f"--only {settings.only}: no row has this in its name; there are {'; '.join(ROWS)}")
+    for name in ("seeds", "train_images"):
+        if getattr(settings, name) < 1:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} must be at least 1, got {getattr(settings, name)}")
     train, validation = split(load(settings.data, "train", settings.data_root), VALIDATION)
     train = train[: settings.train_images]
     print("| changed | error, each seed | mean | seconds |\n|---|---|---|---|")
-    for name, row in ROWS.items():
-        if settings.only not in name:
-            continue
+    for name, row in rows.items():
         start, found = time.perf_counter(), []
         for seed in range(settings.seeds):
             one = train_matrix.Settings(data=settings.data, widths=settings.widths, seed=seed)

@@ -69,7 +69,7 @@ class Settings(RunSettings):
     final_temperature: float = 1.0
     """see MatrixCapsuleConv2d"""
     fused: bool = False
-    """route by the Triton kernels; needs a GPU, whose order of sums changes the last digits of a run from time to time"""
+    """route by the Triton kernels; needs a GPU, whose order of sums makes the last digits differ from run to run"""
     lr: float = 1e-2
     """learning rate of Adam at its highest; a fifth of the run up along a line, then down along half a cosine"""
     margin_share: float = 0.8

@@ -33,6 +33,7 @@ from capsnet.transforms import without_autocast
 
 POSE = 16  # numbers of a 4x4 pose
 CHUNK_BYTES = 12 * 2**20  # of votes and squares made at a time: about what stays in a processor's caches
+GPU_CHUNK_BYTES = 256 * 2**20  # where launching the kernels would cost more than what they compute
 ABSENT = -1e30  # score of a parent that does not see the child; finite, so that its gradient is zero and not NaN
 
 
@@ -324,5 +325,5 @@ def _chunks(windows: Windows, weight: Tensor, *tensors: Tensor) -> Any:
     """The tensors, a few images at a time."""
     kinds, caps = weight.shape[1:3]
     image = windows.index.numel() * kinds * caps * 2 * POSE * weight.element_size()  # bytes
-    size = max(1, CHUNK_BYTES // image)
+    size = max(1, (GPU_CHUNK_BYTES if weight.is_cuda else CHUNK_BYTES) // image)
     return zip(*(tensor.split(size) for tensor in tensors), strict=True)

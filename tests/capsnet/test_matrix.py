@@ -265,8 +265,8 @@ def test_parameter_counts_of_the_paper():
     small, large = (MatrixCapsNet(*w, num_classes=5, in_channels=2) for w in ((64, 8, 16, 16), (32, 32, 32, 32)))
     assert count(small) == 68_754
     assert count(large) == 317_194
-    assert count(small) == pytest.approx(68_000, rel=0.025)  # published to the nearest thousand,
-    assert count(large) == pytest.approx(310_000, rel=0.025)  # and ten thousand
+    assert count(small) == pytest.approx(68_000, rel=0.025)  # the paper does not say what it counts
+    assert count(large) == pytest.approx(310_000, rel=0.025)
 
 
 @pytest.mark.parametrize("pixels", [17, 18, 19, 20, 28, 32])

@@ -10,12 +10,19 @@ Shapes: ``B`` batch, ``H, W`` positions, ``K`` kinds of capsules in, ``C`` kinds
 positions are held as poses (B, H, W, K, 4, 4) and activations (B, H, W, K).
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from capsnet.em_routing import EMStep, em_routing, inverse_temperatures
 from capsnet.routing import at_least_float32, kernels_run_on
 from capsnet.window_routing import POSE, Windows, conv_windows, route_windows, whole_map
+
+
+def _check_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 class _MatrixLayer(nn.Module):
@@ -25,8 +32,10 @@ class _MatrixLayer(nn.Module):
         self, places: int, in_caps: int, out_caps: int, num_iters: int, final_temperature: float, fused: bool
     ) -> None:
         super().__init__()
-        if num_iters < 1:
-            raise ValueError(f"num_iters must be at least 1 (1 is the weighted mean), got {num_iters}")
+        for name, value in (("in_caps", in_caps), ("out_caps", out_caps), ("num_iters", num_iters)):
+            _check_positive(name, value)
+        if not 0 < final_temperature < math.inf:
+            raise ValueError(f"final_temperature must be positive and finite, got {final_temperature}")
         self.in_caps, self.out_caps, self.num_iters = in_caps, out_caps, num_iters
         self.final_temperature, self.fused = final_temperature, fused
         # Near the identity: parents see much the same votes at first, and a child begins undecided (HINTON.md).
@@ -88,7 +97,7 @@ class MatrixCapsuleConv2d(_MatrixLayer):
     Shape: poses (B, H, W, in_caps, 4, 4), activations (B, H, W, in_caps) -> the same with H', W' and out_caps.
 
     Raises:
-        ValueError: other shapes, or fewer positions than the window has.
+        ValueError: an impossible setting, other shapes, or fewer positions than the window has.
     """
 
     def __init__(
@@ -102,6 +111,8 @@ class MatrixCapsuleConv2d(_MatrixLayer):
         final_temperature: float = 1.0,
         fused: bool = False,
     ) -> None:
+        _check_positive("kernel_size", kernel_size)
+        _check_positive("stride", stride)
         super().__init__(kernel_size * kernel_size, in_caps, out_caps, num_iters, final_temperature, fused)
         self.kernel_size, self.stride = kernel_size, stride
 
@@ -194,7 +205,7 @@ class MatrixCapsNet(nn.Module):
     the routing is computed, and its results are returned, in float32.
 
     Raises:
-        ValueError: images of another shape, or too small.
+        ValueError: an impossible setting, or images of another shape or too small.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from capsnet.em_routing import MASS_FLOOR, VARIANCE_FLOOR
 from capsnet.routing import squash
-from capsnet.window_routing import POSE, Windows
+from capsnet.window_routing import POSE, Windows, centre_weights
 
 BLOCK_INPUTS = 4  # inputs a program of dynamic routing holds the matrices of
 IMAGES = 16  # that a program of its forward pass goes through: so many times fewer reads of the matrices
@@ -143,7 +143,13 @@ def fused_route(u: Tensor, weight: Tensor, num_iters: int = 3, squash_constant: 
     """Dynamic routing of the votes ``u_i W_ij``: `capsnet.routing.route` without the votes.
 
     Shape: (B, I, N), (I, N, O, D) -> (B, O, D).
+
+    Raises:
+        ValueError: inputs that the matrices are not made for.
     """
+    if u.dim() != 3 or u.shape[1:] != weight.shape[:2]:
+        inputs, numbers = weight.shape[:2]
+        raise ValueError(f"fused_route: expected inputs (B, {inputs}, {numbers}), got {tuple(u.shape)}")
     outputs, dims = weight.shape[2:]
     pad = [0, _missing(dims), 0, _missing(outputs), 0, _missing(weight.shape[1])]
     u, weight = F.pad(u.float(), [0, pad[5]]), F.pad(weight.float(), pad)
@@ -293,7 +299,7 @@ def fused_route_windows(
 ) -> tuple[Tensor, Tensor]:
     """`capsnet.window_routing.route_windows`, the same arguments and numbers, without the votes."""
     tables = _tables(windows, weight.shape[0] == 1, offsets, poses)
-    mean = _plain_mean(poses, weight, windows, offsets)
+    mean = _centres(poses, activations, weight, windows, offsets)
     precision, constant = torch.zeros_like(mean), torch.zeros_like(mean[..., 0])
     for temperature in schedule:
         mass, first, second = _EMPass.apply(poses, activations, weight, mean, precision, constant, tables)
@@ -309,15 +315,16 @@ def fused_route_windows(
 
 
 @torch.no_grad()
-def _plain_mean(poses: Tensor, weight: Tensor, windows: Windows, offsets: Tensor | None) -> Tensor:
-    """Mean of the votes in each window, (B, L, C, 16): any mean will do to begin with, but near the votes the sums of
-    their squares stay small.
+def _centres(poses: Tensor, activations: Tensor, weight: Tensor, windows: Windows, offsets: Tensor | None) -> Tensor:
+    """Mean of the votes in each window, weighted by activations, (B, L, C, 16): any mean will do to begin with, but
+    near the votes the sums of their squares stay small.
     """
-    places, kinds = windows.index.shape[1], weight.shape[1]
-    seen = poses[:, windows.index].unflatten(4, (4, 4))  # (B, L, S, K, 4, 4)
-    everywhere = weight.expand(places, -1, -1, -1, -1)
-    mean = torch.einsum("blskxz,skczy->blcxy", seen, everywhere).flatten(3) / (places * kinds)
-    return mean if offsets is None else mean + offsets.mean(dim=0)
+    size = (len(poses), *windows.index.shape, weight.shape[1])
+    share = centre_weights(activations, windows).view(size)  # (B, L, S, K)
+    seen = (poses[:, windows.index] * share.unsqueeze(4)).unflatten(4, (4, 4))  # (B, L, S, K, 4, 4)
+    everywhere = weight.expand(size[2], -1, -1, -1, -1)
+    mean = torch.einsum("blskxz,skczy->blcxy", seen, everywhere).flatten(3)
+    return mean if offsets is None else mean + torch.einsum("blsk,sd->bld", share, offsets).unsqueeze(2)
 
 
 def _tables(windows: Windows, shared: bool, offsets: Tensor | None, poses: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,8 @@ How it is fast. A vote is ``P_i W_ij``, 4x4 each; for one kind of child all vote
 ``(n, 16) x (16, C * 16)`` with the block-diagonal ``kron(I, W_ij)``. Beside each vote stand its squares, and then the
 three things EM asks of the votes are products with them: the sums of :math:`w V` and of :math:`w V^2` over a parent's
 children, and the scores, :math:`\langle V, M/\sigma^2 \rangle - \langle V^2, 1/2\sigma^2 \rangle`. Votes are counted
-from their plain mean over the children, so that large votes which agree keep their small variance in float32.
+from their mean over the children, weighted by activations, so that large votes which agree keep their small variance in
+float32 (where active votes lie far apart, variances carry the rounding of that distance squared).
 
 How it is small. The forward pass works through a few images at a time and keeps nothing but its arguments; the backward
 pass makes their votes again. There every product asks for a rank-one gradient of each parent's votes; they are
@@ -178,8 +179,8 @@ def _fit(
     places, kinds = windows.index.shape[1], activations.shape[2]
     seen = activations[:, windows.index].reshape(num, 1, children)  # (n, 1, I)
     share = 1.0 / (windows.parents * caps).to(votes.dtype)  # (L, S): a child begins undecided among all its parents
-    first = share.repeat(num // len(share), 1).repeat_interleave(kinds, dim=1).unsqueeze(1)  # (n, 1, I)
-    assignment = first.expand(num, caps, children)
+    share = share.repeat(num // len(share), 1).repeat_interleave(kinds, dim=1).unsqueeze(1)  # (n, 1, I)
+    assignment = share.expand(num, caps, children)
     for iteration, temperature in enumerate(schedule):
         weights = seen * assignment  # (n, C, I)
         mass = weights.sum(dim=2)  # (n, C)
@@ -233,12 +234,22 @@ def _diagonal_blocks(blocks: Tensor, shape: torch.Size) -> Tensor:
     return weight.sum(dim=0, keepdim=True) if first == 1 else weight
 
 
+def centre_weights(activations: Tensor, windows: Windows) -> Tensor:
+    """What each child counts in its windows' centres: (images, HW, K) -> (n, I), sums to 1 over I. Children that are
+    absent do not count, however far away they vote.
+    """
+    seen = activations[:, windows.index].flatten(0, 1).flatten(1) + MASS_FLOOR
+    return seen / seen.sum(dim=1, keepdim=True)
+
+
 class _Chunk:
     """Votes of some images, from their centre, and their squares; and the way from their gradient back to poses and
     matrices.
     """
 
-    def __init__(self, poses: Tensor, blocks: Tensor, windows: Windows, offsets: Tensor | None) -> None:
+    def __init__(
+        self, poses: Tensor, activations: Tensor, blocks: Tensor, windows: Windows, offsets: Tensor | None
+    ) -> None:
         places = windows.index.shape[1]
         kinds = poses.shape[2]
         self.shape, self.blocks, self.windows = poses.shape, blocks, windows
@@ -250,7 +261,7 @@ class _Chunk:
         children, num, caps = made.shape[:3]
         self.votes = made.new_empty(num, caps, children, 2 * POSE)
         values, squares = self.votes.split(POSE, dim=3)
-        self.centre = made.mean(dim=0)  # (n, C, 16)
+        self.centre = torch.einsum("ni,incd->ncd", centre_weights(activations, windows), made)
         torch.sub(made.permute(1, 2, 0, 3), self.centre.unsqueeze(2), out=values)
         torch.mul(values, values, out=squares)
 
@@ -287,7 +298,7 @@ class _Route(torch.autograd.Function):
         blocks = _block_diagonal(weight, windows.index.shape[1])
         outputs = []
         for pose, activation in _chunks(windows, weight, poses, activations):
-            chunk = _Chunk(pose, blocks, windows, offsets)
+            chunk = _Chunk(pose, activation, blocks, windows, offsets)
             mean, active = _fit(chunk.votes, chunk.centre, activation, beta_u, beta_a, windows, schedule, _Ledger())
             del chunk  # before the next one is made
             outputs.append([x.unflatten(0, (-1, len(windows.index))) for x in (mean, active)])
@@ -304,7 +315,7 @@ class _Route(torch.autograd.Function):
         grad_blocks, grad_betas = torch.zeros_like(blocks), [torch.zeros_like(beta_u), torch.zeros_like(beta_a)]
         grad_poses, grad_activations = [], []
         for pose, activation, g_mean, g_active in _chunks(windows, weight, poses, activations, grad_mean, grad_active):
-            chunk, ledger = _Chunk(pose, blocks, windows, ctx.offsets), _Ledger()
+            chunk, ledger = _Chunk(pose, activation, blocks, windows, ctx.offsets), _Ledger()
             with torch.enable_grad():
                 small = [x.detach().requires_grad_() for x in (activation, beta_u, beta_a)]
                 active, *betas = small

@@ -98,6 +98,35 @@ def test_convolution_equals_loops_forward_and_backward(height, width, kernel, st
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)  # the same difference, divided by small variances
 
 
+def test_inverse_temperatures_by_hand():
+    """Over the children that a parent has to itself, in kinds and in positions that are seen."""
+    windows = wr.conv_windows(11, 12, 3, 2)  # 5x5 parents; rows 0..10 and columns 0..10 are seen
+    layer = MatrixCapsuleConv2d(8, 16, 3, 2, num_iters=2, final_temperature=3.0)
+    share = (11 * 11) / (5 * 5) * 8 / 16
+    assert layer.schedule(windows) == pytest.approx([3 / share * 0.05, 3 / share * 0.0975])
+    classes = MatrixClassCapsules(16, 10, num_iters=2)
+    share = 4 * 4 * 16 / 10
+    assert classes.schedule(wr.whole_map(4, 4)) == pytest.approx([0.05 / share, 0.0975 / share])
+    beta_u, beta_a = layer.betas(windows)
+    torch.testing.assert_close(beta_u, 16 * layer.beta_u)
+    torch.testing.assert_close(beta_a, layer.beta_a / layer.schedule(windows)[-1])
+
+
+@torch.no_grad()
+def test_the_beginning_is_the_one_of_the_results():
+    """HINTON.md, "What differs from the papers"."""
+    model = MatrixCapsNet(64, 8, 16, 16)
+    plain = torch.nn.Conv2d(64, 128, 1)
+    for layer in (model.conv_caps1, model.conv_caps2, model.classes):
+        assert float((layer.weight - torch.eye(4)).std()) == pytest.approx(0.02, rel=0.05)
+        assert abs(float((layer.weight - torch.eye(4)).mean())) < 2e-3
+        assert torch.equal(layer.beta_u, torch.full_like(layer.beta_u, -0.06))
+        assert float(layer.beta_a[0]) == pytest.approx(-0.5 * 16 * 0.0975)
+    assert float(model.primary_poses.weight.std()) == pytest.approx(5 * float(plain.weight.std()), rel=0.05)
+    maps = model.features(torch.randn(2, 1, 28, 28))
+    assert maps.min() == 0 < maps.max()
+
+
 def test_one_window_is_em_routing_and_children_without_parents_are_fine():
     layer = MatrixCapsuleConv2d(3, 4, 3, num_iters=3)
     poses, activations = make(layer, 2, 3, 3)
@@ -217,6 +246,21 @@ def test_large_votes_that_agree_keep_their_small_variance_in_float32():
         exact = copy.deepcopy(layer).double()(poses.double(), activations.double())
         for a, b in zip(layer(poses, activations), exact, strict=True):
             torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("make_layer", [lambda: MatrixCapsuleConv2d(4, 4, 3), lambda: MatrixClassCapsules(4, 4)])
+def test_absent_children_far_away_do_not_matter(make_layer):
+    """Half of the kinds vote at -30 with activation 0, the others agree at 30: what they agree on is kept."""
+    layer = make_layer()
+    poses, activations = 0.05 * torch.randn(2, 3, 3, 4, 4, 4), torch.rand(2, 3, 3, 4)
+    poses[:, :, :, :2] += 30
+    poses[:, :, :, 2:] -= 30
+    activations[..., 2:] = 0
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(4) + 1e-3 * torch.randn_like(layer.weight))
+    exact = copy.deepcopy(layer).double()(poses.double(), activations.double())
+    for a, b in zip(layer(poses, activations), exact, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
 
 
 def test_backward_inside_an_autocast_leaves_the_routing_in_float32():
@@ -361,7 +405,11 @@ def test_wrong_use_is_named():
         layer(torch.rand(1, 4, 4, 2, 4, 4), torch.rand(1, 4, 4))
     with pytest.raises(ValueError, match="a 3x3 window needs more than 2x4 positions"):
         layer(torch.rand(1, 2, 4, 2, 4, 4), torch.rand(1, 2, 4, 2))
-    with pytest.raises(ValueError, match="num_iters must be at least 1"):
-        MatrixCapsuleConv2d(2, 3, num_iters=0)
+    for name in ("num_iters", "in_caps", "out_caps", "kernel_size", "stride"):
+        with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+            MatrixCapsuleConv2d(**{"in_caps": 2, "out_caps": 3, name: 0})
+    for temperature in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="final_temperature must be positive and finite"):
+            MatrixClassCapsules(2, 3, final_temperature=temperature)
     with pytest.raises(ValueError, match=r"expected images \(B, 1, H, W\) of at least"):
         MatrixCapsNet()(torch.rand(1, 1, 12, 12))

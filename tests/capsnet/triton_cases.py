@@ -88,6 +88,25 @@ def test_windows_that_see_different_votes_keep_their_small_variance():
         torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
 
 
+def test_absent_children_far_away_do_not_matter():
+    """Half of the kinds vote at -30 with activation 0, the others agree at 30."""
+    weight = torch.eye(4) + 1e-3 * torch.randn(9, 2, 3, 4, 4)
+    poses, activations = 30 + 0.05 * torch.randn(2, 9, 2, 16), torch.rand(2, 9, 2)
+    poses[:, :, 1] -= 60
+    activations[:, :, 1] = 0
+    [*tensors] = on_device(poses, activations, weight, torch.zeros(3), torch.zeros(3))
+    windows, schedule = conv_windows(3, 3, 3, 1, DEVICE), [0.01, 0.02]
+    found = kernels.fused_route_windows(*tensors, windows, schedule)
+    exact = route_windows(*[x.double() for x in tensors], windows, schedule)
+    for a, b in zip(found, exact, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
+
+
+def test_inputs_that_the_matrices_are_not_made_for_are_named():
+    with pytest.raises(ValueError, match=r"fused_route: expected inputs \(B, 6, 4\), got \(2, 8, 4\)"):
+        kernels.fused_route(*on_device(torch.zeros(2, 8, 4), torch.zeros(6, 4, 2, 4)))
+
+
 def test_degenerate_inputs():
     u, weight = on_device(torch.zeros(1, 3, 4), torch.zeros(3, 4, 2, 4))
     u.requires_grad_()

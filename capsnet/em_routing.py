@@ -121,6 +121,9 @@ def em_routing(
     """
     _check(votes, activations, beta_u, beta_a, num_iters, version)
     schedule = inverse_temperatures(num_iters) if inverse_temperature is None else list(inverse_temperature)
+    if initial is not None and initial.shape != votes.shape[:3]:
+        expected = tuple(votes.shape[:3])
+        raise ValueError(f"em_routing: expected initial {expected}, got {tuple(initial.shape)}")
     if len(schedule) != num_iters:
         raise ValueError(f"em_routing: {len(schedule)} inverse temperatures for {num_iters} iterations")
     given, shape = votes.dtype, votes.shape[3:]

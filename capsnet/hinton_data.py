@@ -163,7 +163,7 @@ def affine(digits: Digits, seed: int = 0, size: int = AFFNIST_SIZE) -> Digits:
     *Deviation:* places are whole pixels, and the published set itself (32 variants an image) is not reproduced.
 
     Args:
-        digits: images (N, H, W) uint8.
+        digits: square images (N, H, H) uint8, one at least.
         seed: of the distortions.
         size: side of the canvas in pixels.
 
@@ -182,7 +182,7 @@ def affine(digits: Digits, seed: int = 0, size: int = AFFNIST_SIZE) -> Digits:
 
 
 def _distort(images: Tensor, draws: Tensor, size: int) -> Tensor:
-    """Rotate, shear and scale about the centre: (M, H, W) uint8, (M, 4) in [0, 1) -> (M, size, size) uint8."""
+    """Rotate, shear and scale about the centre: (M, H, H) uint8, (M, 4) in [0, 1) -> (M, size, size) uint8."""
     angle, shear, tall, wide = (2 * draws - 1).unbind(1)
     angle, shear = angle * math.radians(ROTATION), shear * SHEAR
     tall, wide = 1 + tall * SCALE, 1 + wide * SCALE

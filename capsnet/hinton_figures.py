@@ -64,11 +64,11 @@ def reconstruction_figure(images: Tensor, labels: Tensor, alone: Tensor, drawn: 
     count = labels.shape[1]
     rows: list[tuple[str, list[np.ndarray]]] = [("image", [1 - image[0].numpy() for image in images])]
     for digit in range(count):
-        rows.append(("alone" if count > 1 else "", [1 - a[digit, 0].numpy() for a in alone]))
+        if count > 1:  # one digit alone is the image
+            rows.append(("alone", [1 - a[digit, 0].numpy() for a in alone]))
         rows.append(("drawn", [1 - d[digit, 0].numpy() for d in drawn]))
     if count == 2:
         rows.append(("both drawn", [_red_green(d) for d in drawn]))
-    rows = [row for row in rows if row[0]]
     figure = Figure(figsize=(len(images), 1.05 * len(rows) + 0.3), layout="constrained")
     axes = figure.subplots(len(rows), len(images), squeeze=False)
     for i, (name, pictures) in enumerate(rows):

@@ -32,7 +32,8 @@ STEMS = {
     "train": "smallnorb-5x46789x9x18x6x2x96x96-training",
     "test": "smallnorb-5x01235x9x18x6x2x96x96-testing",
 }
-TOYS = {"train": (4, 6, 7, 8, 9), "test": (0, 1, 2, 3, 5)}  # instances of each class, as the names of the files say
+# The toys of each class are the second number in the names of the files: 0, 1, 2, 3, 5 in the test part.
+TOYS = {part: tuple(map(int, stem.split("x")[1])) for part, stem in STEMS.items()}
 NUM_EXAMPLES, NUM_CLASSES, IMAGE_SIZE = 24_300, 5, 96
 TYPES: dict[int, np.dtype] = {
     0x1E3D4C55: np.dtype("u1"),

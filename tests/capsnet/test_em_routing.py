@@ -76,6 +76,8 @@ def test_version_1_is_scikit_learns_mixture_step_by_step():
     floor, steps = 1e-3, 8
     ones = torch.ones(1, 90, dtype=torch.float64)
     em_routing(votes, ones, betas, betas, steps, version=1, variance_floor=floor, initial=first, trace=trace)
+    torch.testing.assert_close(trace[0].assignment, first)
+    assert (trace[-1].mean[0, 0] - trace[-1].mean[0, 1]).abs().max() > 0.5  # and not one Gaussian three times
     for done in range(1, steps):
         mixture = GaussianMixture(
             3,
@@ -107,6 +109,18 @@ def test_version_1_is_scikit_learns_mixture_step_by_step():
     before.weights_, before.means_ = (trace[-2].mass[0] / 90).numpy(), trace[-2].mean[0].numpy()
     before.precisions_cholesky_ = 1 / np.sqrt(trace[-2].variance[0].numpy())
     np.testing.assert_allclose(trace[-1].assignment[0].numpy(), before.predict_proba(data), rtol=1e-6, atol=1e-12)
+
+
+def test_the_official_schedule_and_floors():
+    assert inverse_temperatures(3) == pytest.approx([0.01 * 0.05, 0.01 * 0.0975, 0.01 * 0.142625])
+    assert inverse_temperatures(2, 4.0) == pytest.approx([4 * 0.05, 4 * 0.0975])
+    votes, a, beta_u, beta_a = case(dtype=torch.float32)
+    trace: list[EMStep] = []
+    given = {"inverse_temperature": inverse_temperatures(3)}
+    found, expected = em_routing(votes, a, beta_u, beta_a, trace=trace), em_routing(votes, a, beta_u, beta_a, **given)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    em_routing(torch.ones_like(votes), a, beta_u, beta_a, 1, trace=trace)
+    torch.testing.assert_close(trace[-1].variance, torch.full_like(trace[-1].variance, 5e-4))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -262,6 +276,8 @@ def test_wrong_use_is_named():
         em_routing(votes, a[:, :6], beta_u, beta_a)
     with pytest.raises(ValueError, match=r"expected beta_a \(3,\), got \(2,\)"):
         em_routing(votes, a, beta_u, beta_a[:2])
+    with pytest.raises(ValueError, match=r"expected initial \(2, 7, 3\), got \(2, 7\)"):
+        em_routing(votes, a, beta_u, beta_a, initial=a)
     with pytest.raises(ValueError, match="num_iters must be at least 1"):
         em_routing(votes, a, beta_u, beta_a, 0)
     with pytest.raises(ValueError, match="version must be 1, 2, 3 or 4; got 5"):

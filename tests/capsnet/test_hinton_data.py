@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -57,6 +58,8 @@ def test_batches_hold_what_they_say(digits, name):
     assert torch.equal(labels[:, 0], digits.labels[torch.tensor([5, 0, 700])])
     torch.testing.assert_close(images, alone.sum(dim=1).clamp(max=1))
     assert images.max() <= 1
+    reach = {"mnist": 2, "multimnist": 4, "affnist": 6}[name]  # as the papers say
+    assert (dataset.moves.min(), dataset.moves.max()) == (-reach, reach)
     single = dataset[700]
     assert all(torch.equal(a, b[2]) for a, b in zip(single, (images, labels, alone), strict=True))
     if name != "mnist":  # nothing is lost: as much ink as the digit has
@@ -202,8 +205,24 @@ def test_distortions_have_the_published_extremes():
     assert abs(slope) == pytest.approx(0.2, abs=0.03)
     ys, _ = bar([0.5, 0.5, 1.0, 0.5])
     assert ys.max() - ys.min() + 1 == pytest.approx(24, abs=1)
-    _, xs = bar([0.5, 0.5, 0.5, 0.0])
-    assert xs.max() - xs.min() + 1 == 2  # 1.6 pixels wide
+    image = image.transpose(1, 2).contiguous()  # wide, not tall
+    for draw, width in ((1.0, 24), (0.0, 16)):
+        ys, xs = bar([0.5, 0.5, 0.5, draw])
+        assert xs.max() - xs.min() + 1 == pytest.approx(width, abs=1)
+        assert ys.max() - ys.min() + 1 == 2
+
+
+def test_a_distortion_turns_then_leans_then_stretches():
+    """Where the middle of a dot comes to, by the product of the three matrices."""
+    angle, shear, tall, wide = math.radians(20), -0.2, 0.8, 1.2
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])  # of (x, y), y down
+    lean, stretch = np.array([[1, shear], [0, 1]]), np.diag([wide, tall])
+    for x, y in ((6, 0), (0, 7), (-5, 4)):
+        image = torch.zeros(1, 29, 29, dtype=torch.uint8)
+        image[0, 13 + y : 16 + y, 13 + x : 16 + x] = 255
+        found = _distort(image, torch.tensor([[1.0, 0.0, 0.0, 1.0]]), 81)[0].double()
+        middle = [float((found.sum(axis) * torch.arange(-40, 41)).sum() / found.sum()) for axis in (0, 1)]
+        np.testing.assert_allclose(middle, stretch @ lean @ turn @ [x, y], atol=0.1)
 
 
 def test_affine_keeps_the_middle_of_what_cannot_fit_and_black_images():

@@ -86,6 +86,23 @@ def test_vote_distances_are_weighted_by_what_the_capsule_was_given():
             assert sum(bar.get_height() for bar in axis.patches) == pytest.approx(float(mass[column]), rel=1e-4)
 
 
+@torch.no_grad()
+def test_distances_are_euclidean_and_poses_those_of_the_true_class(monkeypatch):
+    model = MatrixCapsNet(6, 2, 3, 3, num_iters=2)
+    images, labels = torch.randn(5, 1, 21, 21), torch.tensor([3, 1, 0, 1, 2])
+    shown = {}
+    monkeypatch.setattr(hinton_figures, "vote_distance_figure", lambda *given: shown.update(distances=given))
+    monkeypatch.setattr(hinton_figures, "pose_figure", lambda *given: shown.update(poses=given))
+    hinton_figures.matrix_figures(model, images, labels)
+    votes, steps = model.classes.trace(*model.convolve(images[:1]))
+    for (gap, _), step in zip(shown["distances"][0], steps, strict=True):
+        expected = torch.stack([torch.dist(vote, step.mean[0, 4]) for vote in votes[0, :, 4]])
+        torch.testing.assert_close(gap[:, 4], expected)
+    poses = model.capsules(images)[0]
+    expected = torch.stack([poses[i, label].flatten() for i, label in enumerate(labels.tolist())])
+    torch.testing.assert_close(shown["poses"][0], expected)
+
+
 @pytest.mark.parametrize("poses", [torch.zeros(30, 16), torch.randn(2, 16), torch.randn(5, 16)])
 def test_poses_without_neighbourhoods_are_shown_too(poses):
     figure = hinton_figures.pose_figure(poses, torch.arange(len(poses)) % 3)

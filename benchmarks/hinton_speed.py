@@ -147,8 +147,9 @@ def main() -> None:
         return
     every = CASES + (CUDA_CASES if settings.device == "cuda" else ())
     cases = [name for name in every if name.startswith(settings.only)]
-    if settings.repeats < 1:
-        raise UserError(f"--repeats must be at least 1, got {settings.repeats}")
+    for name in ("repeats", "threads"):
+        if getattr(settings, name) < 1:
+            raise UserError(f"--{name} must be at least 1, got {getattr(settings, name)}")
     if not cases:
         raise UserError(f"--only {settings.only}: no case begins so; there are {', '.join(every)}")
     if settings.device == "cuda" and not torch.cuda.is_available():

@@ -153,6 +153,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--{flag} must be at least 1, got {getattr(settings, name)}")
     train, validation = split(load(settings.data, "train", settings.data_root), VALIDATION)
     train = train[: settings.train_images]
+    most = max(row.changed.get("batch_size", train_matrix.Settings.batch_size) for row in rows.values())
+    if len(train) < most:
+        raise UserError(f"--train-images must be at least {most}, a batch of these rows, got {settings.train_images}")
     print("| changed | error, each seed | mean | seconds |\n|---|---|---|---|")
     for name, row in rows.items():
         start, found = time.perf_counter(), []

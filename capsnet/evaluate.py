@@ -41,15 +41,19 @@ def load_run(path: Path) -> tuple[nn.Module, dict[str, Any], Path]:
     """Model in evaluation mode, settings and folder of a run, from its best.pt or the checkpoint named.
 
     Raises:
-        UserError: no checkpoint of this package's there, or one whose weights do not fit its settings.
+        UserError: no checkpoint of this package's there, or one that is not whole or whose weights do not fit its
+            settings.
     """
     path = path / "best.pt" if path.is_dir() else path
     checkpoint = load_checkpoint(path)
-    name, settings = checkpoint["model_name"], checkpoint["settings"]
-    if name not in SCRIPTS:
-        raise UserError(f"{path}: a checkpoint of {name}; expected one of {', '.join(SCRIPTS)}")
-    model = SCRIPTS[name].build(settings)
-    load_weights(model, checkpoint["model"], path)
+    try:
+        name, settings, weights = (checkpoint[key] for key in ("model_name", "settings", "model"))
+        if name not in SCRIPTS:
+            raise UserError(f"{path}: a checkpoint of {name}; expected one of {', '.join(SCRIPTS)}")
+        model = SCRIPTS[name].build(settings)
+    except KeyError as error:
+        raise UserError(f"{path}: not a whole checkpoint of this version: {error} is missing or unknown") from error
+    load_weights(model, weights, path)
     return model.eval(), settings, path.parent
 
 

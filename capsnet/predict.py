@@ -31,6 +31,8 @@ from trainer import UserError, run_main, world, write_atomically
 # what Pillow's readers let out on damaged files, beside OSError and ValueError
 DAMAGED = (SyntaxError, EOFError, IndexError, TypeError, struct.error)
 
+MAX_SIDE = 4096  # pixels: more is surely a slip, and would fill the memory
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -129,8 +131,10 @@ def main(argv: Sequence[str] | None = None) -> list[list[str]]:
     settings = tyro.cli(Settings, args=argv, prog="python -m capsnet.predict")
     if not settings.images:
         raise UserError("no picture given: name one or more after the run")
-    if settings.short_side < 0:
-        raise UserError(f"--short-side must be 0 or more, got {settings.short_side}")
+    if not 0 <= settings.short_side <= MAX_SIDE:
+        raise UserError(f"--short-side must be from 0 to {MAX_SIDE} pixels, got {settings.short_side}")
+    if not 0 <= settings.threshold <= 1:
+        raise UserError(f"--threshold must be from 0 to 1, got {settings.threshold}")
     model, trained, _ = load_run(settings.run)
     square = sees(trained)
     model = Standardized(model) if isinstance(model, MatrixCapsNet) else model

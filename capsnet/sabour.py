@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from capsnet.layers import CapsuleLayer
 from capsnet.routing import Routing, RoutingStep, Votes, at_least_float32, kernels_run_on, squash
 from losses import capsule_margin
+from losses.common import working_precision
 
 Network = Literal["paper", "small"]
 PRIMARY_DIM = 8
@@ -30,6 +31,11 @@ RECONSTRUCTION_WEIGHT = 0.0005  # of the sum of squares over the pixels, so that
 def _check_network(network: str) -> None:
     if network not in get_args(Network):
         raise ValueError(f"network must be one of {', '.join(get_args(Network))}; got {network!r}")
+
+
+def _check_images(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
+    if x.dim() != 4 or tuple(x.shape[1:]) != shape:
+        raise ValueError(f"{name}: built for images (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
 
 
 class SmallFeatures(nn.Sequential):
@@ -75,11 +81,9 @@ class PrimaryCapsules(nn.Module):
             self.num_caps = SMALL_TYPES
 
     def forward(self, x: Tensor) -> Tensor:
-        if tuple(x.shape[1:]) != self.image_shape:
-            shape = ", ".join(map(str, self.image_shape))
-            raise ValueError(f"CapsNet: built for images (B, {shape}), got {tuple(x.shape)}")
+        _check_images("CapsNet", x, self.image_shape)
         maps = at_least_float32(self.primary(self.features(x)))  # (B, types * N, H', W')
-        capsules = maps.permute(0, 2, 3, 1).reshape(len(x), -1, PRIMARY_DIM)  # (B, H' * W' * types, N)
+        capsules = maps.permute(0, 2, 3, 1).reshape(len(x), self.num_caps, PRIMARY_DIM)  # of H' * W' * types
         return squash(capsules, self.squash_constant)
 
 
@@ -224,7 +228,7 @@ class BaselineCNN(nn.Module):
         self, num_classes: int = 10, *, image_shape: tuple[int, int, int] = (1, 28, 28), network: Network = "paper"
     ) -> None:
         super().__init__()
-        channels, height, width = image_shape
+        self.image_shape = channels, height, width = tuple(image_shape)
         _check_network(network)
         if network == "paper":
             layers: list[nn.Module] = []
@@ -237,12 +241,13 @@ class BaselineCNN(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(192, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
+        _check_images("BaselineCNN", x, self.image_shape)
         return self.layers(x).float().sigmoid()
 
 
 def reconstruction_loss(drawn: Tensor, images: Tensor) -> Tensor:
     """Sum of squared differences over the pixels of every drawn image, mean over the batch: (B, n, C, H, W) twice."""
-    return (drawn - images).square().flatten(1).sum(dim=1).mean()
+    return (working_precision(drawn) - working_precision(images)).square().flatten(1).sum(dim=1).mean()
 
 
 def _check_classes(name: str, labels: Tensor, batch: int) -> None:
@@ -261,7 +266,7 @@ def capsnet_loss(
         drawn, images: (B, n, C, H, W): what was drawn, and the picture of each class alone.
 
     Returns:
-        ``loss`` (to minimise) and its terms ``margin`` and ``reconstruction`` (unweighted).
+        ``loss`` (to minimise) and its terms ``margin`` and, of drawn images, ``reconstruction`` (unweighted).
 
     Raises:
         ValueError: labels of another shape.
@@ -270,7 +275,7 @@ def capsnet_loss(
     present = torch.zeros_like(lengths).scatter(1, labels, 1.0)
     margin = capsule_margin(lengths, present)
     if drawn is None or images is None:
-        return {"loss": margin}
+        return {"loss": margin, "margin": margin}
     reconstruction = reconstruction_loss(drawn, images)
     return {
         "loss": margin + RECONSTRUCTION_WEIGHT * reconstruction,

@@ -85,11 +85,11 @@ class Settings(RunSettings):
     fused: bool = False
     """route by the Triton kernels; needs a GPU"""
     rotation: float = 0.0
-    """degrees: training digits are turned by up to so much either way before they are placed"""
+    """degrees (0 to 180): training digits are turned by up to so much either way before they are placed"""
     scale: float = 0.0
-    """relative change of their size: 0.1 is 90 % to 110 %"""
+    """relative change of their size (0 to 0.9): 0.1 is 90 % to 110 %"""
     shear: float = 0.0
-    """how far they lean, per unit of height"""
+    """how far they lean, per unit of height (0 to 10)"""
     lr: float = 1e-3
     """learning rate of Adam; the peak of a one-cycle schedule"""
     schedule: Literal["exponential", "one_cycle"] = "exponential"
@@ -101,15 +101,15 @@ class Settings(RunSettings):
         self.require(self.train_images >= 0, "train_images", "0 or more")
         self.require(self.num_iters >= 1, "num_iters", "at least 1")
         self.require_positive("lr")
-        for name in ("rotation", "scale", "shear"):
-            self.require(getattr(self, name) >= 0, name, "0 or more")
-            never = self.task != "affnist" or getattr(self, name) == 0
-            self.require(never, name, "0 with --task affnist, whose test is distortions never trained on")
-        self.require(self.scale < 1, "scale", "below 1")
+        for name, most in (("rotation", 180), ("scale", 0.9), ("shear", 10)):
+            value = getattr(self, name)
+            self.require(0 <= value <= most, name, f"from 0 to {most}")
+            allowed = self.task != "affnist" or value == 0
+            self.require(allowed, name, "0 with --task affnist, whose test is distortions never trained on")
         self.require(not self.fused or torch.cuda.is_available(), "fused", "left out: torch sees no GPU here")
         self.require(not self.fused or self.device != "cpu", "fused", "left out with --device cpu")
-        plain = self.routing != "dynamic" or self.detach
-        self.require(not (self.fused and plain), "fused", "left out with --detach and with other routings than dynamic")
+        other = self.routing != "dynamic" or self.detach
+        self.require(not (self.fused and other), "fused", "left out with --detach and with other routings than dynamic")
         for field in fields(self):
             fine = self.model == "capsnet" or getattr(self, field.name) == field.default
             if field.name in ("routing", "num_iters", "detach", "decoder", "fused"):
@@ -134,7 +134,7 @@ def build(settings: Mapping[str, Any]) -> CapsNet | BaselineCNN:
 
 @torch.no_grad()
 def errors(model: nn.Module, dataset: PlacedDigits, bf16: bool) -> dict[str, float]:
-    """Loss and error in per cent: a pair counts as right when both of its digits are found."""
+    """Margin loss, and error in per cent: a pair counts as right when both of its digits are found."""
     device = next(model.parameters()).device
     scores, labels, losses = [], [], []
     for indices in torch.arange(len(dataset)).split(250):
@@ -143,9 +143,9 @@ def errors(model: nn.Module, dataset: PlacedDigits, bf16: bool) -> dict[str, flo
             found = model(images.to(device)).float().cpu()
         scores.append(found)
         labels.append(truth)
-        losses.append(capsnet_loss(found, truth)["loss"] * len(truth))
+        losses.append(capsnet_loss(found, truth)["margin"] * len(truth))
     return {
-        "loss": float(torch.stack(losses).sum()) / len(dataset),
+        "margin": float(torch.stack(losses).sum()) / len(dataset),
         "error": 100 - set_scores(torch.cat(scores), torch.cat(labels))["top"],
     }
 
@@ -199,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def make_scheduler(optimizer: Adam, settings: Settings, steps: int) -> lr_scheduler.LRScheduler:
     """The learning rate by step."""
-    least = 1e-6 / settings.lr
+    least = min(1.0, 1e-6 / settings.lr)
     if settings.schedule == "one_cycle":
         return lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step, steps, least))
     return lr_scheduler.LambdaLR(optimizer, lambda step: max(0.96 ** (step / 2000), least))

@@ -61,8 +61,8 @@ def load_checkpoint(path: Path, model: str | None = None) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise UserError(f"{path}: not a checkpoint of this repository, format {FORMAT} (found {found!r})")
-    if model is not None and content["model_name"] != model:
-        raise UserError(f"{path}: a checkpoint of {content['model_name']}, but {model} was expected")
+    if model is not None and content.get("model_name") != model:
+        raise UserError(f"{path}: a checkpoint of {content.get('model_name')}, but {model} was expected")
     return content
 
 

@@ -82,6 +82,11 @@ def test_any_image_size_and_class_count(network, shape, num_classes):
     assert ((drawn >= 0) & (drawn <= 1)).all()
 
 
+@pytest.mark.parametrize("model", [small(), CapsNet(image_shape=(1, 18, 17), decoder=False)])
+def test_no_images_give_no_lengths(model):
+    assert model.eval()(torch.rand(0, *model.primary.image_shape)).shape == (0, model.classes.out_caps)
+
+
 def test_batch_mates_do_not_matter_and_neither_does_the_memory_format():
     model = small().eval()
     x = torch.rand(5, 1, 12, 13)
@@ -124,6 +129,8 @@ def test_loss_by_hand():
     assert both == pytest.approx(0.1**2 + 0.6**2)
     two = reconstruction_loss(drawn.expand(3, 2, 1, 2, 2), images.expand(3, 2, 1, 2, 2))
     assert two.item() == pytest.approx(2.0)  # summed over both pictures, mean over three images
+    white, black = torch.ones(1, 1, 1, 300, 300).half(), torch.zeros(1, 1, 1, 300, 300).half()
+    assert reconstruction_loss(white, black).item() == 300 * 300  # more than half precision holds
 
 
 @pytest.mark.parametrize("network", ["paper", "small"])
@@ -191,6 +198,8 @@ def test_fused_routing_falls_back_where_the_kernel_cannot_run(monkeypatch):
 def test_wrong_use_is_named():
     with pytest.raises(ValueError, match=r"built for images \(B, 1, 12, 13\), got \(2, 1, 13, 12\)"):
         small()(torch.rand(2, 1, 13, 12))
+    with pytest.raises(ValueError, match=r"BaselineCNN: built for images \(B, 1, 28, 28\), got \(2, 1, 13, 12\)"):
+        BaselineCNN(network="small")(torch.rand(2, 1, 13, 12))
     with pytest.raises(ValueError, match=r"CapsNet: expected class numbers \(2, n\).* got \(2,\)"):
         small()(torch.rand(2, 1, 12, 13), torch.tensor([1, 2]))
     with pytest.raises(ValueError, match=r"capsnet_loss: expected class numbers \(2, n\).* got \(2,\)"):

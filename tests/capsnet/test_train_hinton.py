@@ -11,8 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from capsnet import evaluate, predict, train, train_matrix, train_sabour
 from capsnet.data import load
-from capsnet.hinton_data import PLACEMENTS, PlacedDigits, standardized
+from capsnet.hinton_data import PLACEMENTS, PlacedDigits, Placement, affine, standardized
 from capsnet.norb import VIEWPOINTS, Norb
+from capsnet.sabour import capsnet_loss
+from losses import spread
 from trainer import UserError, load_checkpoint, run_main
 
 SMALL = ["--recipe", "small", "--epochs", "2", "--batch-size", "16", "--train-images", "64"]
@@ -56,7 +58,7 @@ def fails(main, argv, capsys) -> str:
 
 def test_a_capsnet_run_leaves_everything(run):
     content = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    assert {"error", "loss", "validation_error", "epoch"} <= set(content["metrics"])
+    assert {"error", "margin", "validation_error", "validation_margin", "epoch"} == set(content["metrics"])
     assert content["metrics"]["epoch"] == 2  # the last, whatever the validation said
     assert content["settings"]["task"] == "multimnist"
     assert pictures_in_tensorboard(run) == {p.stem for p in (run / "figures").iterdir()}
@@ -97,13 +99,104 @@ def test_affnist_with_the_control_and_bf16(tmp_path):
     assert (tmp_path / "capsnet" / "affnist-digits-small-cnn-seed0" / "metrics.json").exists()
 
 
-def test_the_official_learning_rate():
-    settings = train_sabour.Settings()
+def learning_rates(settings: train_sabour.Settings, steps: int, *at: int) -> list[float]:
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], settings.lr)
-    scheduler = train_sabour.make_scheduler(optimizer, settings, 100)
-    rate = scheduler.lr_lambdas[0]
-    assert settings.lr * rate(2000) == pytest.approx(0.96e-3)
-    assert settings.lr * rate(10**6) == pytest.approx(1e-6)
+    rate = train_sabour.make_scheduler(optimizer, settings, steps).lr_lambdas[0]
+    return [settings.lr * rate(step) for step in at]
+
+
+def test_learning_rates_by_step():
+    official = learning_rates(train_sabour.Settings(), 100, 0, 2000, 10**6)
+    assert official == pytest.approx([1e-3, 0.96e-3, 1e-6])
+    cycle = train_sabour.Settings(lr=3e-3, schedule="one_cycle")
+    assert learning_rates(cycle, 100, 0, 9, 19, 60, 100) == pytest.approx([1.5e-4, 1.5e-3, 3e-3, 1.5e-3, 1e-6])
+    assert learning_rates(train_sabour.Settings(lr=1e-8), 100, 0, 2000, 10**6) == pytest.approx([1e-8] * 3)
+
+
+def training(script, argv, monkeypatch, tmp_path):
+    """The trainer of this command line, before its first step."""
+    made = []
+    monkeypatch.setattr(script.Trainer, "fit", lambda self, *rest: made.append(self))
+    monkeypatch.setattr(script, "test", lambda *arguments: {})
+    script.main([*argv, "--out", str(tmp_path)])
+    return made[0]
+
+
+def test_every_flag_reaches_the_training_of_capsnet(tmp_path, monkeypatch):
+    flags = ["--rotation", "9", "--scale", "0.2", "--shear", "0.3", "--seed", "5", "--schedule", "one_cycle"]
+    routing = ["--routing", "kmeans", "--num-iters", "2", "--detach"]
+    trainer = training(train_sabour, [*SMALL, *flags, *routing, "--task", "multimnist"], monkeypatch, tmp_path)
+    classes = trainer.model.classes
+    assert (classes.routing, classes.num_iters, classes.detach, classes.fused) == ("kmeans", 2, True, False)
+    assert trainer.dataset.placement == PLACEMENTS["multimnist"]
+    assert trainer.dataset.seed == 5
+    ranges = trainer.dataset.augmentation
+    assert (ranges.rotation, ranges.scale, ranges.shear) == (9, 0.2, 0.3)
+    steps = 2 * 4  # two epochs of 64 digits, 16 a step
+    rates = [trainer.scheduler.lr_lambdas[0](step) for step in range(steps + 1)]
+    assert rates[1] == 1
+    assert rates[-1] == pytest.approx(1e-6 / 3e-3)
+    fused = train_sabour.build({**train_sabour.Settings().plain(), "fused": True})
+    assert fused.classes.fused
+
+
+def test_the_decoder_draws_the_true_digits(tmp_path, monkeypatch):
+    trainer = training(train_sabour, [*SMALL, "--task", "multimnist"], monkeypatch, tmp_path)
+    batch = trainer.dataset.__getitems__([0, 1, 2])
+    asked = []
+    draw = trainer.model.draw
+    monkeypatch.setattr(trainer.model, "draw", lambda capsules, which: asked.append(which) or draw(capsules, which))
+    trainer.model.eval()
+    terms = trainer.loss_terms(trainer.model, list(batch))
+    assert torch.equal(asked[0], batch[1])
+    lengths, drawn = trainer.model(batch[0], batch[1])
+    expected = capsnet_loss(lengths, batch[1], drawn, batch[2])
+    torch.testing.assert_close(terms, expected)
+
+
+def test_affnist_is_tested_on_distorted_digits(tmp_path):
+    settings = train_sabour.Settings(task="affnist").plain()
+    tests, digits = train_sabour.load_tests(settings), load("digits", "test", tmp_path)
+    assert set(tests) == {"error", "affine_error"}
+    for index in (0, 77):
+        image, label, _ = tests["affine_error"][index]
+        assert torch.equal(image[0], affine(digits).images[index] / 255)
+        assert label == digits.labels[index]
+    moved = PlacedDigits(digits, PLACEMENTS["affnist"], train_sabour.TEST_SEED, fixed=True)
+    assert torch.equal(tests["error"][77][0], moved[77][0])
+
+
+def test_every_flag_reaches_the_training_of_matrix_capsules(tmp_path, monkeypatch):
+    flags = ["--num-iters", "3", "--final-temperature", "2.5", "--seed", "5", "--lr", "4e-3", "--margin-share", "0.5"]
+    trainer = training(train_matrix, [*MATRIX, *flags], monkeypatch, tmp_path)
+    for layer in (trainer.model.conv_caps1, trainer.model.conv_caps2, trainer.model.classes):
+        assert (layer.num_iters, layer.final_temperature, layer.fused) == (3, 2.5, False)
+    placed = trainer.dataset.placed
+    assert (placed.seed, placed.placement) == (5, Placement(28, 2))
+    steps = 2 * 4  # two epochs of 64 digits, 16 a step
+    rates = [trainer.scheduler.lr_lambdas[0](step) for step in range(steps + 1)]
+    assert rates[1] == 1
+    assert rates[-1] == 0
+    images, labels = batch = trainer.dataset.__getitems__([3, 8, 1])
+    torch.testing.assert_close(images, standardized(placed.__getitems__([3, 8, 1])[0]))
+    scores = trainer.model(images)
+    for step, margin in ((0, 0.2), (2, 0.55), (4, 0.9), (7, 0.9)):  # it grows for half of the steps
+        trainer.progress.global_step = step
+        terms = trainer.loss_terms(trainer.model, list(batch))
+        assert float(terms["margin"]) == pytest.approx(margin)
+        torch.testing.assert_close(terms["loss"], spread(scores, labels, margin))
+    found = train_matrix.errors(trainer.model, trainer.dataset, bf16=False)
+    everything = trainer.dataset.__getitems__(list(range(len(trainer.dataset))))
+    with torch.no_grad():
+        expected = float(spread(trainer.model(everything[0]), everything[1], 0.9))
+    assert found["loss_at_0.9"] == pytest.approx(expected, rel=1e-5)
+    assert train_matrix.build({**train_matrix.Settings().plain(), "fused": True}).classes.fused
+
+
+def test_digits_are_not_moved_for_matrix_capsules_tests(tmp_path):
+    digits = load("digits", "test", tmp_path)
+    served = train_matrix.load_tests(train_matrix.Settings().plain())["error"]
+    torch.testing.assert_close(served.__getitems__([4])[0], standardized(digits.images[4][None, None].float() / 255))
 
 
 def test_errors_count_a_pair_as_right_when_both_are_found(tmp_path):
@@ -131,7 +224,7 @@ def test_a_matrix_run_leaves_everything_repeats_and_replaces(matrix_run, tmp_pat
     metrics = json.loads((matrix_run / "metrics.json").read_text(encoding="utf-8"))["metrics"]
     assert {p.name for p in (matrix_run / "figures").iterdir()} == {"vote_distances.png", "poses.png"}
     assert pictures_in_tensorboard(matrix_run) == {"vote_distances", "poses"}
-    assert {"error", "validation_error", "validation_loss", "epoch"} == set(metrics)
+    assert {"error", "validation_error", "validation_loss_at_0.9", "epoch"} == set(metrics)
     again = tmp_path / "capsnet" / "again"
     (again / "figures").mkdir(parents=True)
     for name in ("last.pt", "evaluation.json", "figures/of_another_run.png"):
@@ -165,6 +258,24 @@ def test_evaluate_names_a_foreign_checkpoint(matrix_run, tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        (lambda content: content.pop("model"), "'model'"),
+        (lambda content: content.pop("model_name"), "'model_name'"),
+        (lambda content: content["settings"].pop("network"), "'network'"),
+        (lambda content: content["settings"].update(task="foo"), "'foo'"),
+    ],
+)
+def test_evaluate_names_what_a_checkpoint_lacks(run, change, missing, tmp_path, capsys):
+    content = load_checkpoint(run / "best.pt")
+    change(content)
+    torch.save(content, tmp_path / "best.pt")
+    assert f"not a whole checkpoint of this version: {missing} is missing" in fails(
+        evaluate.main, [str(tmp_path)], capsys
+    )
+
+
 def test_predict_fits_pictures_to_the_network(run, matrix_run, tmp_path, capsys):
     digit = load("digits", "test", tmp_path).images[0]
     wide = torch.cat([digit, digit[:, :14]], dim=1)  # 28x42: its longer side becomes 28, its shorter one 19
@@ -187,6 +298,8 @@ def test_predict_fits_pictures_to_the_network(run, matrix_run, tmp_path, capsys)
         scores = model(standardized(image) if folder == matrix_run else image)[0].detach()
         assert [float(x) for x in rows[1][2:]] == pytest.approx(scores.tolist(), abs=1e-4)
     fails(predict.main, [str(run), str(paths[1]), "--short-side", "0"], capsys)  # 42 pixels into 36
+    for flag, value in (("--short-side", "3000000000"), ("--short-side", "-1"), ("--threshold", "nan")):
+        assert f"{flag} must be from 0 to" in fails(predict.main, [str(run), str(paths[1]), flag, value], capsys)
     with pytest.raises(UserError, match="smallNORB's pairs"):
         predict.sees({"data": "norb"})
 
@@ -253,8 +366,10 @@ def test_wrong_flags_of_matrix(argv, message, capsys, tmp_path, monkeypatch):
         (["--num-iters", "0"], "--num-iters must be at least 1, got 0"),
         (["--lr", "0"], "--lr must be positive and finite, got 0"),
         (["--lr", "inf"], "--lr must be positive and finite, got inf"),
-        (["--rotation", "-1"], "--rotation must be 0 or more, got -1"),
-        (["--scale", "1"], "--scale must be below 1, got 1"),
+        (["--rotation", "-1"], "--rotation must be from 0 to 180, got -1"),
+        (["--rotation", "inf"], "--rotation must be from 0 to 180, got inf"),
+        (["--scale", "1"], "--scale must be from 0 to 0.9, got 1"),
+        (["--shear", "1e30"], "--shear must be from 0 to 10, got 1e+30"),
         (["--task", "affnist", "--shear", "0.1"], "--shear must be 0 with --task affnist"),
         (["--routing", "em"], "kmeans"),
         (["--batch-size", "2000"], "--batch-size 2000 is more than the 1317 training examples"),

@@ -63,16 +63,20 @@ def check_em(windows, positions, weight, num_iters, offsets):
     compare(found, expected, leaves)
 
 
-def test_large_votes_that_agree_keep_their_small_variance():
-    weight = torch.eye(4) + 1e-3 * torch.randn(9, 2, 3, 4, 4)
-    [*tensors] = on_device(
-        30 + 0.05 * torch.randn(2, 9, 2, 16), torch.rand(2, 9, 2), weight, torch.zeros(3), torch.zeros(3)
-    )
-    windows, schedule = conv_windows(3, 3, 3, 1, DEVICE), [0.01, 0.02]
-    found = kernels.fused_route_windows(*tensors, windows, schedule)
-    exact = route_windows(*[x.double() for x in tensors], windows, schedule)
+def check_against_double(tensors, windows):
+    """Poses, activations, matrices and betas in float32 give what the plain form makes of them in float64."""
+    found = kernels.fused_route_windows(*tensors, windows, [0.01, 0.02])
+    exact = route_windows(*[x.double() for x in tensors], windows, [0.01, 0.02])
     for a, b in zip(found, exact, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
+
+
+def test_large_votes_that_agree_keep_their_small_variance():
+    weight = torch.eye(4) + 1e-3 * torch.randn(9, 2, 3, 4, 4)
+    tensors = on_device(
+        30 + 0.05 * torch.randn(2, 9, 2, 16), torch.rand(2, 9, 2), weight, torch.zeros(3), torch.zeros(3)
+    )
+    check_against_double(tensors, conv_windows(3, 3, 3, 1, DEVICE))
 
 
 def test_windows_that_see_different_votes_keep_their_small_variance():
@@ -80,12 +84,8 @@ def test_windows_that_see_different_votes_keep_their_small_variance():
     weight = torch.eye(4) + 1e-3 * torch.randn(9, 2, 3, 4, 4)
     where = 30 * torch.tensor([1.0, 0.0, -1.0]).repeat_interleave(3).repeat(3)
     poses = where.view(1, 27, 1, 1) + 0.05 * torch.randn(2, 27, 2, 16)
-    [*tensors] = on_device(poses, torch.rand(2, 27, 2), weight, torch.zeros(3), torch.zeros(3))
-    windows, schedule = conv_windows(3, 9, 3, 3, DEVICE), [0.01, 0.02]
-    found = kernels.fused_route_windows(*tensors, windows, schedule)
-    exact = route_windows(*[x.double() for x in tensors], windows, schedule)
-    for a, b in zip(found, exact, strict=True):
-        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
+    tensors = on_device(poses, torch.rand(2, 27, 2), weight, torch.zeros(3), torch.zeros(3))
+    check_against_double(tensors, conv_windows(3, 9, 3, 3, DEVICE))
 
 
 def test_absent_children_far_away_do_not_matter():
@@ -94,12 +94,8 @@ def test_absent_children_far_away_do_not_matter():
     poses, activations = 30 + 0.05 * torch.randn(2, 9, 2, 16), torch.rand(2, 9, 2)
     poses[:, :, 1] -= 60
     activations[:, :, 1] = 0
-    [*tensors] = on_device(poses, activations, weight, torch.zeros(3), torch.zeros(3))
-    windows, schedule = conv_windows(3, 3, 3, 1, DEVICE), [0.01, 0.02]
-    found = kernels.fused_route_windows(*tensors, windows, schedule)
-    exact = route_windows(*[x.double() for x in tensors], windows, schedule)
-    for a, b in zip(found, exact, strict=True):
-        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
+    tensors = on_device(poses, activations, weight, torch.zeros(3), torch.zeros(3))
+    check_against_double(tensors, conv_windows(3, 3, 3, 1, DEVICE))
 
 
 def test_inputs_that_the_matrices_are_not_made_for_are_named():

@@ -13,7 +13,7 @@ import tyro
 from torch import nn
 
 from capsnet import train, train_matrix, train_sabour
-from trainer import UserError, load_checkpoint, load_weights, run_main, world, write_json
+from trainer import UserError, entries_of, load_checkpoint, load_weights, run_main, world, write_json
 
 # the script that trains a model; each has `build` and `report`
 SCRIPTS: dict[str, Any] = {
@@ -46,14 +46,12 @@ def load_run(path: Path) -> tuple[nn.Module, dict[str, Any], Path]:
     """
     path = path / "best.pt" if path.is_dir() else path
     checkpoint = load_checkpoint(path)
-    try:
-        name, settings, weights = (checkpoint[key] for key in ("model_name", "settings", "model"))
+    with entries_of(path):
+        name, settings = checkpoint["model_name"], checkpoint["settings"]
         if name not in SCRIPTS:
             raise UserError(f"{path}: a checkpoint of {name}; expected one of {', '.join(SCRIPTS)}")
         model = SCRIPTS[name].build(settings)
-    except KeyError as error:
-        raise UserError(f"{path}: not a whole checkpoint of this version: {error} is missing or unknown") from error
-    load_weights(model, weights, path)
+        load_weights(model, checkpoint["model"], path)
     return model.eval(), settings, path.parent
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from similarity.features import NgramBag
 from similarity.text import PAD, UNKNOWN, Vocabulary, padded
-from trainer import UserError, load_checkpoint, load_weights, save_checkpoint
+from trainer import UserError, entries_of, load_checkpoint, load_weights, save_checkpoint
 from trainer.keras import read_keras
 
 Padding = Literal["mask", "original"]
@@ -256,10 +256,11 @@ class SentenceEncoder(nn.Module):
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any], path: Path) -> "SentenceEncoder":
-        characters = content["characters"]
-        vocabulary = Vocabulary(characters) if characters is not None else content["num_ids"]
-        model = cls(vocabulary, Architecture(**content["architecture"]))
-        load_weights(model, content["model"], path)
+        with entries_of(path):
+            characters = content["characters"]
+            vocabulary = Vocabulary(characters) if characters is not None else content["num_ids"]
+            model = cls(vocabulary, Architecture(**content["architecture"]))
+            load_weights(model, content["model"], path)
         return model.eval()
 
     @classmethod

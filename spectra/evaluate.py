@@ -22,7 +22,7 @@ from spectra.network import SpectraNet
 from spectra.preprocess import Preprocessing
 from spectra.spectrum import CLASSES, SURVEY_SHARES
 from spectra.survey import open_survey
-from trainer import load_checkpoint, load_weights, run_main, write_atomically, write_json
+from trainer import entries_of, load_checkpoint, load_weights, run_main, write_atomically, write_json
 
 Array = np.ndarray
 EVEN = (0.25, 0.25, 0.25, 0.25)
@@ -62,16 +62,19 @@ def load_run(path: Path) -> Classifier:
     """The classifier of a run, from its best.pt or the checkpoint named, in evaluation mode.
 
     Raises:
-        UserError: none there, or one of another network.
+        UserError: none there, one that is not whole, or one of another network.
     """
     path = path / "best.pt" if path.is_dir() else path
     checkpoint = load_checkpoint(path, "SpectraNet")
-    settings = checkpoint["settings"]
-    model = build(settings)
-    load_weights(model, checkpoint["model"], path)
-    preprocessing = Preprocessing.from_plain(settings["preprocessing"])
-    temperature = float(checkpoint.get("temperature", 1.0))
-    return Classifier(model.eval(), preprocessing, temperature, tuple(settings["shares"]), settings, path.parent)
+    with entries_of(path):
+        settings = checkpoint["settings"]
+        model = build(settings)
+        load_weights(model, checkpoint["model"], path)
+        preprocessing = Preprocessing.from_plain(settings["preprocessing"])
+        shares = tuple(settings["shares"])
+    return Classifier(
+        model.eval(), preprocessing, float(checkpoint.get("temperature", 1.0)), shares, settings, path.parent
+    )
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 Data flow of a train script: settings -> seed -> data -> model -> loss terms -> `Trainer.fit` -> OUT/TOPIC/NAME/.
 """
 
-from trainer.checkpoint import load_checkpoint, load_weights, save_checkpoint, write_atomically
+from trainer.checkpoint import entries_of, load_checkpoint, load_weights, save_checkpoint, write_atomically
 from trainer.distributed import EpochBatches, World, shuffled, world
 from trainer.errors import UserError, run_main
 from trainer.loop import EpochDataset, Interrupted, Progress, Trainer
@@ -22,6 +22,7 @@ __all__ = [
     "Trainer",
     "UserError",
     "World",
+    "entries_of",
     "environment",
     "load_checkpoint",
     "load_weights",

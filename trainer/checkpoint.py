@@ -1,6 +1,8 @@
 """Checkpoints: plain types and tensors, written atomically, read without unpickling anything."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,19 @@ def load_checkpoint(path: Path, model: str | None = None) -> dict[str, Any]:
     if model is not None and content.get("model_name") != model:
         raise UserError(f"{path}: a checkpoint of {content.get('model_name')}, but {model} was expected")
     return content
+
+
+@contextmanager
+def entries_of(path: Path) -> Iterator[None]:
+    """Within, an entry that a checkpoint lacks, or whose value nothing here knows (a KeyError), is named with its file.
+
+    Raises:
+        UserError: in place of the KeyError.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(f"{path}: not a whole checkpoint of this version: {error} is missing or unknown") from error
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:

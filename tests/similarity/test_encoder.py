@@ -8,7 +8,7 @@ import torch
 
 from similarity import Architecture, SentenceEncoder, Vocabulary
 from similarity.features import NgramBag
-from trainer import UserError
+from trainer import UserError, save_checkpoint
 
 VOCABULARY = Vocabulary("的一是不了人我在有他这为之大来以个中上们")
 SMALL = Architecture(dim=8, embedding_dim=6, hidden=8, max_length=12)
@@ -172,6 +172,9 @@ def test_save_and_load(tmp_path):
         SentenceEncoder.load(tmp_path / "other")
     (tmp_path / "encoder.pt").write_bytes((tmp_path / "encoder.pt").read_bytes()[:-200])
     with pytest.raises(UserError, match="not a readable checkpoint"):
+        SentenceEncoder.load(tmp_path)
+    save_checkpoint(tmp_path / "encoder.pt", {"model_name": "SentenceEncoder", "characters": None})
+    with pytest.raises(UserError, match=r"encoder.pt: not a whole checkpoint of this version: 'num_ids' is missing"):
         SentenceEncoder.load(tmp_path)
 
 

@@ -62,6 +62,14 @@ def fails(main, argv, capsys) -> str:
     return capsys.readouterr().err
 
 
+def test_what_a_checkpoint_lacks_is_named(run, tmp_path):
+    content = load_checkpoint(run / "best.pt")
+    del content["settings"]["preprocessing"]
+    torch.save(content, tmp_path / "best.pt")
+    with pytest.raises(UserError, match=r"best.pt: not a whole checkpoint of this version: 'preprocessing' is missing"):
+        load_run(tmp_path)
+
+
 def test_a_run_leaves_everything(run):
     content = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     metrics = content["metrics"]

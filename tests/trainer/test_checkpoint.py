@@ -10,6 +10,7 @@ import torch
 
 from trainer import (
     UserError,
+    entries_of,
     load_checkpoint,
     load_weights,
     random_state,
@@ -99,6 +100,9 @@ def test_nothing_is_executed_and_bad_files_are_named(tmp_path, monkeypatch):
     save_checkpoint(path, {"model_name": "Net"})
     with pytest.raises(UserError, match=r"a checkpoint of Net, but Other was expected"):
         load_checkpoint(path, "Other")
+    message = r"x.pt: not a whole checkpoint of this version: 'settings' is missing"
+    with pytest.raises(UserError, match=message), entries_of(path):
+        load_checkpoint(path, "Net")["settings"]
 
 
 def test_weights_that_do_not_fit_are_listed(tmp_path):

@@ -202,7 +202,7 @@ def test_predict_leaves_out_what_is_no_picture(runs, pictures, tmp_path, capsys)
     said = fails(predict.main, flags, capsys)
     assert "tiny.png: 40x9 pixels, but the network needs at least 14" in said
     assert "none of the pictures could be read" in said
-    with pytest.raises(UserError, match="--short-side must be 0 or more, got -5"):
+    with pytest.raises(UserError, match="--short-side must be from 0 to 4096 pixels, got -5"):
         predict.main([str(runs / "capsules"), str(pictures[0]), "--short-side", "-5"])
     with pytest.raises(UserError, match="no picture given"):
         predict.main([str(runs / "capsules")])

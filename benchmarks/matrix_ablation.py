@@ -147,15 +147,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = {name: row for name, row in ROWS.items() if settings.only in name}
     if not rows:
         raise UserError(f"--only {settings.only}: no row has this in its name; there are {'; '.join(ROWS)}")
-    for name in ("seeds", "train_images"):
-        if getattr(settings, name) < 1:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} must be at least 1, got {getattr(settings, name)}")
+    if settings.seeds < 1:
+        raise UserError(f"--seeds must be at least 1, got {settings.seeds}")
+    most = max(row.changed.get("batch_size", train_matrix.Settings.batch_size) for row in rows.values())
+    if settings.train_images < most:
+        raise UserError(f"--train-images must be at least {most}, a batch of these rows, got {settings.train_images}")
     train, validation = split(load(settings.data, "train", settings.data_root), VALIDATION)
     train = train[: settings.train_images]
-    most = max(row.changed.get("batch_size", train_matrix.Settings.batch_size) for row in rows.values())
-    if len(train) < most:
-        raise UserError(f"--train-images must be at least {most}, a batch of these rows, got {settings.train_images}")
     print("| changed | error, each seed | mean | seconds |\n|---|---|---|---|")
     for name, row in rows.items():
         start, found = time.perf_counter(), []

@@ -119,11 +119,8 @@ def em_routing(
     Raises:
         ValueError: shapes that do not fit, no inputs, an unknown version, or not one lambda an iteration.
     """
-    _check(votes, activations, beta_u, beta_a, num_iters, version)
+    _check(votes, activations, beta_u, beta_a, initial, num_iters, version)
     schedule = inverse_temperatures(num_iters) if inverse_temperature is None else list(inverse_temperature)
-    if initial is not None and initial.shape != votes.shape[:3]:
-        expected = tuple(votes.shape[:3])
-        raise ValueError(f"em_routing: expected initial {expected}, got {tuple(initial.shape)}")
     if len(schedule) != num_iters:
         raise ValueError(f"em_routing: {len(schedule)} inverse temperatures for {num_iters} iterations")
     given, shape = votes.dtype, votes.shape[3:]
@@ -162,7 +159,15 @@ def _moments(votes: Tensor, weights: Tensor, mass: Tensor, floor: float) -> tupl
     return mean, variance + floor
 
 
-def _check(votes: Tensor, activations: Tensor, beta_u: Tensor, beta_a: Tensor, num_iters: int, version: int) -> None:
+def _check(
+    votes: Tensor,
+    activations: Tensor,
+    beta_u: Tensor,
+    beta_a: Tensor,
+    initial: Tensor | None,
+    num_iters: int,
+    version: int,
+) -> None:
     if votes.dim() < 4 or votes.shape[1] == 0:
         raise ValueError(f"em_routing: expected votes (B, I, O, 4, 4) with I > 0, got {tuple(votes.shape)}")
     if activations.shape != votes.shape[:2]:
@@ -171,6 +176,9 @@ def _check(votes: Tensor, activations: Tensor, beta_u: Tensor, beta_a: Tensor, n
     for name, beta in (("beta_u", beta_u), ("beta_a", beta_a)):
         if beta.shape != votes.shape[2:3]:
             raise ValueError(f"em_routing: expected {name} ({votes.shape[2]},), got {tuple(beta.shape)}")
+    if initial is not None and initial.shape != votes.shape[:3]:
+        expected = tuple(votes.shape[:3])
+        raise ValueError(f"em_routing: expected initial {expected}, got {tuple(initial.shape)}")
     if num_iters < 1:
         raise ValueError(f"num_iters must be at least 1 (1 is the weighted mean), got {num_iters}")
     if version not in get_args(Version):

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from capsnet.layers import CapsuleLayer
 from capsnet.routing import Routing, RoutingStep, Votes, at_least_float32, kernels_run_on, squash
 from losses import capsule_margin
-from losses.common import working_precision
 
 Network = Literal["paper", "small"]
 PRIMARY_DIM = 8
@@ -247,7 +246,7 @@ class BaselineCNN(nn.Module):
 
 def reconstruction_loss(drawn: Tensor, images: Tensor) -> Tensor:
     """Sum of squared differences over the pixels of every drawn image, mean over the batch: (B, n, C, H, W) twice."""
-    return (working_precision(drawn) - working_precision(images)).square().flatten(1).sum(dim=1).mean()
+    return (at_least_float32(drawn) - at_least_float32(images)).square().flatten(1).sum(dim=1).mean()
 
 
 def _check_classes(name: str, labels: Tensor, batch: int) -> None:
